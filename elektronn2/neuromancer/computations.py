@@ -1,0 +1,368 @@
+"""Tensor functions that the nodes are made of.
+
+Each computes at once when called with tensors, and becomes one operation of the graph when called
+with expressions (see ``expression.py``). Feature axis is 1, spatial axes follow, unless said.
+Kernels are applied without flipping (cross-correlation).
+"""
+import math
+from itertools import product
+
+import torch
+import torch.nn.functional as F
+
+from elektronn2.neuromancer.expression import op
+from elektronn2.utils.validate import suggest
+
+EPS = 1e-5
+RUNNING = 0.9995  # share that a running average keeps at each training step
+
+
+def _full(x):
+    """At least single precision: reduced precision is for convolutions, not for sums and logarithms."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def _along(v, x, axis=1):
+    """Vector ``v`` shaped so that it broadcasts along ``axis`` of ``x``."""
+    return v.reshape([-1 if i == axis else 1 for i in range(x.ndim)])
+
+
+@op
+def by_mode(train, predict):
+    """``train`` in functions for training, ``predict`` in others; decided when a function is cut out."""
+    return predict
+
+
+@op(meta=lambda cost, wrt: torch.empty_like(wrt))
+def grad(cost, wrt):
+    """Gradient of the sum of ``cost`` with respect to a parameter, source or expression ``wrt``."""
+    with torch.enable_grad():
+        g, = torch.autograd.grad(cost.sum(), wrt, create_graph=True, allow_unused=True)
+    return torch.zeros_like(wrt) if g is None else g
+
+
+# -- linear -------------------------------------------------------------------------------------------
+_CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+
+
+@op
+def conv(x, w, b=None, border_mode="valid"):
+    """Convolution of ``x`` (b, f, *L) with ``w`` (n_f, f, *k) and bias ``b`` (n_f,), without flipping.
+
+    ``border_mode``: 'valid'; 'same' (zero padding k//2, odd kernels); 'full' (zero padding k-1).
+    """
+    k = w.shape[2:]
+    pad = {"valid": [0] * len(k), "same": [n // 2 for n in k], "full": [n - 1 for n in k]}[border_mode]
+    if x.shape[1] == 1 and k[-1] > 1 and not x.requires_grad and x.device.type == "cpu":
+        return _conv_one_channel(x, w, b, pad)
+    return _CONV[len(k)](x, w, b, padding=pad)
+
+
+def _conv_one_channel(x, w, b, pad):
+    """The same with the last kernel axis laid out as channels: vector units idle on a single channel."""
+    if pad[-1]:
+        x = F.pad(x, (pad[-1], pad[-1]))
+    x = x[:, 0].unfold(-1, w.shape[-1], 1).contiguous().movedim(-1, 1)
+    w = w[:, 0].movedim(-1, 1).unsqueeze(-1)
+    return _CONV[w.ndim - 2](x, w, b, padding=[*pad[:-1], 0])
+
+
+@op
+def upconv(x, w):
+    """Transposed convolution with kernel = stride: y[o, p*i + k] = sum_c x[c, i] w[o, c, k]."""
+    return _CONV_TRANSPOSE[w.ndim - 2](x, w.swapaxes(0, 1), stride=w.shape[2:])
+
+
+@op
+def dot(x, w, axis=1):
+    """Contract ``axis`` of ``x`` with the first axis of ``w``; the result's axis stays in place."""
+    if axis == 0:
+        raise ValueError("dot cannot contract the batch axis (0).")
+    return torch.movedim(torch.tensordot(x, w, dims=([axis], [0])), -1, axis)
+
+
+@op
+def add_bias(x, b, axis=1):
+    """``x + b`` with ``b`` (n_f,) along ``axis``."""
+    return x + _along(b, x, axis)
+
+
+@op
+def bias_of(b):
+    """The additive column of a 'prelu' bias (n_f, 2)."""
+    return b[:, 0]
+
+
+@op
+def slope_of(b):
+    """The slope column of a 'prelu' bias (n_f, 2)."""
+    return b[:, 1]
+
+
+# -- pooling ------------------------------------------------------------------------------------------
+_MAX_POOL = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+_AVG_POOL = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+POOL_MODES = ("max", "average", "average_inc_pad", "average_exc_pad", "sum")
+
+
+@op
+def pooling(x, pool, stride=None, mode="max"):
+    """Pool windows of ``pool`` every ``stride`` (default ``pool``); no padding, incomplete windows dropped."""
+    stride = pool if stride is None else stride
+    if mode == "max":
+        return _MAX_POOL[len(pool)](x, tuple(pool), tuple(stride))
+    mean = _AVG_POOL[len(pool)](x, tuple(pool), tuple(stride))
+    return mean * math.prod(pool) if mode == "sum" else mean
+
+
+@op
+def fragmentpool(x, pool, stride=None, mode="max"):
+    """Max-fragment pooling: one fragment per shift, stacked along the batch (shift-major).
+
+    ``x`` (b, f, *L) -> (b * prod(stride), f, *(L - pool - stride + 1) // stride + 1). Shifts are in
+    row-major order, the last axis fastest; fragment (shift, old batch) is pooling of ``x`` moved by it.
+
+    Source: Masci et al. 2013, A fast learning algorithm for image segmentation with max-pooling
+    convolutional networks.
+    """
+    stride = pool if stride is None else stride
+    sizes = [(n - p - t + 1) // t + 1 for n, p, t in zip(x.shape[2:], pool, stride)]
+    if mode == "max":       # maxima at every shift by pairwise maxima, then picked apart
+        for axis, p in enumerate(pool, start=2):
+            x = _sliding_max(x, axis, p)
+    else:
+        x = pooling(x, pool, (1,) * len(pool), mode)
+    fragments = [x[(..., *(slice(i, i + (n - 1) * t + 1, t) for i, n, t in zip(shift, sizes, stride)))]
+                 for shift in product(*map(range, stride))]
+    return torch.cat(fragments)
+
+
+def _sliding_max(x, axis, p):
+    """Maximum over windows of ``p`` at every position, with log2(p) passes."""
+    done = 1
+    while done < p:
+        step = min(done, p - done)
+        n = x.shape[axis] - step
+        x = torch.maximum(x.narrow(axis, 0, n), x.narrow(axis, step, n))
+        done += step
+    return x
+
+
+@op
+def fragments2dense(x, offsets, strides):
+    """Interleave fragments (n, f, *L), fragment i at ``offsets[i]``, to (1, f, *(L * strides))."""
+    dense = x.new_empty((1, x.shape[1], *(n * s for n, s in zip(x.shape[2:], strides))))
+    for fragment, offset in zip(x, offsets):
+        dense[(0, slice(None), *(slice(o, None, s) for o, s in zip(offset, strides)))] = fragment
+    return dense
+
+
+@op
+def reorder_batch(x, index):
+    """Rows of the batch in another order (fragments of two branches brought into the same one)."""
+    return x[list(index)]
+
+
+@op
+def concatenate(parts, axis=1):
+    """Join tensors along ``axis``."""
+    return torch.cat(parts, axis)
+
+
+@op
+def upsampling(x, factor):
+    """Each value repeated ``factor`` times along each spatial axis."""
+    for axis, p in enumerate(factor, start=2):
+        x = x.repeat_interleave(p, dim=axis)
+    return x
+
+
+@op
+def unpooling(x, factor):
+    """Size L*p + p - 1 per axis, value i at (i + 1)*p - 1, zeros elsewhere."""
+    y = x.new_zeros((*x.shape[:2], *(n * p + p - 1 for n, p in zip(x.shape[2:], factor))))
+    y[(..., *(slice(p - 1, None, p) for p in factor))] = x
+    return y
+
+
+@op
+def crop(x, n, axes):
+    """Without ``n[k]`` voxels at both ends of ``axes[k]``."""
+    for k, axis in zip(n, axes):
+        x = x.narrow(axis, k, x.shape[axis] - 2 * k)
+    return x
+
+
+@op
+def pad(x, n, axes, value=0.0):
+    """With ``n[k]`` voxels of ``value`` at both ends of ``axes[k]``."""
+    widths = [0] * (2 * x.ndim)
+    for k, axis in zip(n, axes):
+        widths[2 * (x.ndim - 1 - axis):2 * (x.ndim - axis)] = [k, k]
+    return F.pad(x, widths, value=value)
+
+
+# -- normalisation, activation, dropout ---------------------------------------------------------------
+@op
+def batch_mean(x, axis=1):
+    """Mean over all axes but ``axis``."""
+    return _full(x).mean([i for i in range(x.ndim) if i != axis])
+
+
+@op
+def batch_std(x, axis=1):
+    """Population standard deviation over all axes but ``axis``, plus 1e-6."""
+    var = _full(x).var([i for i in range(x.ndim) if i != axis], unbiased=False)
+    return var.clamp_min(1e-12).sqrt() + 1e-6  # the clamp keeps the gradient finite where a map is constant
+
+
+@op
+def running_average(old, new):
+    """The running average after one more step: 0.9995 old + 0.0005 new."""
+    return RUNNING * old + (1 - RUNNING) * new.detach()
+
+
+@op
+def decayed(weight):
+    """The weight that the initial value of a running average still has after one more step."""
+    return RUNNING * weight
+
+
+@op
+def debias(average, start, weight):
+    """A running average without the share ``weight`` of its initial value ``start`` (as Adam's m-hat)."""
+    known = weight < 1
+    return torch.where(known, (average - weight * start) / torch.where(known, 1 - weight, 1), average)
+
+
+@op
+def normalise(x, gamma, mean, std, b, axis=1):
+    """``(gamma / std) * x + b - gamma * mean / std``, vectors along ``axis``."""
+    scale = gamma / std
+    return _full(x) * _along(scale, x, axis) + _along(b - scale * mean, x, axis)
+
+
+def _maxout(x, factor, axis=1):
+    n = x.shape[axis] // factor
+    return x.unflatten(axis, (n, factor)).amax(axis + 1)
+
+
+@op
+def maxout(x, factor=2, axis=1):
+    """Maximum over each run of ``factor`` consecutive features."""
+    return _maxout(x, factor, axis)
+
+
+_ACTIVATIONS = {
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "elu": F.elu,
+    "selu": F.selu,
+    "abs": torch.abs,
+    "sig": torch.sigmoid, "logistic": torch.sigmoid, "sigmoid": torch.sigmoid,
+    "soft+": F.softplus,
+    "lin": lambda x: x, "linear": lambda x: x,
+    "concentration": lambda x: 7 * F.softplus(x) + 2,
+    "radius": lambda x: 3 + 15 * torch.exp(0.15 * x),
+}
+ACTIVATIONS = (*_ACTIVATIONS, "prelu", "maxout <r>")
+
+
+def check_activation(name):
+    """(name, maxout factor). Raises NotImplementedError listing the names for an unknown one."""
+    words = str(name).split()
+    if words[:1] == ["maxout"] and len(words) == 2 and words[1].isdigit() and int(words[1]) >= 2:
+        return name, int(words[1])
+    if name not in _ACTIVATIONS and name != "prelu":
+        raise NotImplementedError(f"Unknown activation function {name!r}.{suggest(name, ACTIVATIONS)} "
+                                  f"Permitted: {', '.join(ACTIVATIONS)}.")
+    return name, 1
+
+
+@op
+def apply_activation(x, name, b1=None, axis=1):
+    """Elementwise activation; 'prelu' takes slopes ``b1`` for x < 0; 'maxout r' reduces features by r."""
+    _, factor = check_activation(name)
+    if factor > 1:
+        return _maxout(x, factor, axis)
+    if name == "prelu":
+        b1 = torch.as_tensor(b1, dtype=x.dtype)
+        return torch.where(x < 0, x * (_along(b1, x, axis) if b1.ndim else b1), x)
+    return _ACTIVATIONS[name](x)
+
+
+@op
+def dropout(x, rate):
+    """Zero each element with probability ``rate`` and scale the others by 1 / (1 - rate)."""
+    return x * (torch.rand_like(x) >= rate) / (1 - rate)
+
+
+@op
+def softmax(x, axis=1, n_indep=1):
+    """Softmax along ``axis``, separately in ``n_indep`` consecutive blocks."""
+    x = _full(x)
+    if n_indep == 1:
+        return torch.softmax(x, axis)
+    return torch.softmax(x.unflatten(axis, (n_indep, -1)), axis + 1).flatten(axis, axis + 1)
+
+
+# -- losses -------------------------------------------------------------------------------------------
+@op
+def multinoulli_nll(pred, target, class_weights=None, example_weights=None, mask_class_labeled=None,
+                    mask_class_not_present=None, n_class=2, n_indep=1, sparse=False, weakness=0, axis=1):
+    """Negative log-likelihood per position, scaled so that its mean is the mean per labelled element.
+
+    ``pred`` probabilities (b, n_indep * n_class, ...); ``target`` ids (b, n_indep, ...) if ``sparse``,
+    else probabilities like ``pred``. Negative ids are unlabelled.
+    """
+    pred = _full(pred)
+    if sparse:
+        classes = _along(torch.arange(n_class, device=pred.device), torch.empty((1,) * (pred.ndim + 1)), axis + 1)
+        t = (target.unsqueeze(axis + 1) == classes).flatten(axis, axis + 1).to(pred.dtype)
+    else:
+        t = target.to(pred.dtype)
+
+    def per_example(m):  # (b, f) masks, at every position
+        return m.to(pred.dtype).reshape(*m.shape, *(1,) * (pred.ndim - 2)).movedim(1, axis)
+    if mask_class_labeled is not None:
+        t = t * per_example(mask_class_labeled)
+    if weakness:
+        labelled = (t.sum(axis, keepdim=True) > 0).to(pred.dtype)
+        t = ((1 - weakness) * t + weakness * pred.detach()) * labelled
+    weights = 1
+    if class_weights is not None:
+        weights = weights * _along(class_weights, pred, axis)
+    if example_weights is not None:
+        weights = weights * example_weights.unsqueeze(axis)
+    nll = -t * weights * torch.log(pred + EPS)
+    total = t.sum()
+    if mask_class_not_present is not None:
+        m = per_example(mask_class_not_present).expand_as(pred)
+        nll = nll - m * weights * torch.log(1 - pred + EPS)
+        total = total + m.sum()
+    return nll.sum(axis, keepdim=True) * (pred.numel() / n_indep / n_class) / (total + EPS)
+
+
+@op
+def classification(pred, n_indep=1, threshold=False, axis=1):
+    """Class ids (int64) along ``axis``: argmax per block, or pred > 0.5."""
+    if threshold:
+        return (pred > 0.5).long()
+    return pred.unflatten(axis, (n_indep, -1)).argmax(axis + 1)
+
+
+@op
+def error_rate(cls, target, n_indep=1, sparse=True, axis=1):
+    """Share (1,) of labelled elements whose class is wrong; negative ids are unlabelled; 0 if none is labelled."""
+    gt = target if sparse else target.unflatten(axis, (n_indep, -1)).argmax(axis + 1)
+    labelled = gt >= 0
+    wrong = ((cls != gt) & labelled).sum()
+    return (wrong / labelled.sum().clamp_min(1)).float().reshape(1)
+
+
+@op
+def aggregate(losses, weights):
+    """mean_i(weights_i * mean(losses_i)), shape (1,)."""
+    means = torch.stack([_full(loss).mean() for loss in losses])
+    return (means * weights).mean().reshape(1)

@@ -1,0 +1,145 @@
+"""Dense prediction of a node: its geometry, conversion of images, and logging around ``utils.dense``."""
+import logging
+import time
+from fractions import Fraction
+from math import floor, lcm
+
+import numpy as np
+from tqdm import tqdm
+
+from elektronn2.neuromancer import graph
+from elektronn2.neuromancer.function import Function, to_numpy
+from elektronn2.utils.dense import Geometry, predict_tiled
+
+logger = logging.getLogger("elektronn2log")
+
+
+def geometry(node):
+    """One :class:`~elektronn2.utils.dense.Geometry` per spatial axis for the node as its graph stands.
+
+    Raises ValueError for a node without spatial axes, with several sources, with open sizes, or with a stride that
+    is neither a whole number of voxels nor a fraction 1/k.
+    """
+    inputs = graph.sources(node)
+    if len(inputs) != 1:
+        raise ValueError(f"Dense prediction needs a node with one source; {node.name!r} has "
+                         f"{[n.name for n in inputs]}.")
+    source, shape = inputs[0].shape, node.shape
+    if not shape.ndim or source.spatial_tags != shape.spatial_tags:
+        raise ValueError(f"Dense prediction needs an image-to-image network; {inputs[0].name!r} is {source}, "
+                         f"{node.name!r} is {shape}.")
+    if None in source.spatial_shape:
+        raise ValueError(f"Dense prediction needs a patch size, but {inputs[0].name!r} is {source}. "
+                         "Load the model with imposed_patch_size.")
+    nodes = graph.ancestors(node)
+    if len(shape.mfp_offsets) > 1:
+        raise ValueError(f"{node.name!r} ends in {len(shape.mfp_offsets)} MFP fragments; add FragmentsToDense, "
+                         "or use rebuild_model(model, override_mfp_to_active=True).")
+    fragments = any(len(p.shape.mfp_offsets) > 1 for n in nodes for p in n.parents)
+    axes = []
+    for k, tag in enumerate(shape.spatial_tags):
+        stride = Fraction(shape._strides[k])
+        if stride.denominator != 1 and stride.numerator != 1:
+            raise ValueError(f"Dense prediction of {node.name!r}: its voxels are {stride} input voxels apart on axis "
+                             f"{tag!r}, which does not fit the input's grid.")
+        scale = stride.denominator
+        strides = [n.shape._strides[k] for n in nodes]
+        upsamples = any(len(p.shape.mfp_offsets) == 1 and n.shape._strides[k] < p.shape._strides[k]
+                        for n in nodes for p in n.parents)
+        axes.append(Geometry(
+            patch=source.spatial_shape[k], out=shape.spatial_shape[k], stride=max(int(stride), 1), scale=scale,
+            centre=floor(shape.centre[k] * scale + Fraction(scale - 1, 2)),
+            grid=lcm(*(s.numerator for s in strides)) if upsamples else 1, border=shape.padded[k],
+            keep_border=stride <= 1 and not fragments))
+    return axes
+
+
+def as_float(image):
+    """An image as float32 in 0..1: uint8 divided by 255, uint16 by 65535, floating point as it is.
+
+    Raises TypeError for other integers, whose scale cannot be known.
+    """
+    if image.dtype in (np.uint8, np.uint16):
+        return image.astype(np.float32) / np.iinfo(image.dtype).max
+    if image.dtype.kind == "f":
+        return image
+    raise TypeError(f"An image of dtype {image.dtype} has no known scale: pass uint8, uint16, or floats scaled as in "
+                    "training, for example raw.astype('float32') / raw.max().")
+
+
+def predict_dense(node, raw_img, as_uint8=False, pad_raw=False, progress=True):
+    """Prediction of a node at every voxel of an image or volume.
+
+    ``raw_img``: (f, z, x, y) for 3-D networks; (f, x, y), or (f, z, x, y) predicted slice by slice, for 2-D
+    networks; spatial axes in the order of the node. uint8 and uint16 are divided by 255 and 65535. Any array-like
+    that can be sliced will do. ``as_uint8``: the result times 255, truncated. ``pad_raw``: mirror the border so that
+    the result has the size of the input; else it is smaller by the field of view minus 1.
+
+    Returns (n_f, *L) float32 (or uint8): the network's output as if the whole image had gone through it in one pass,
+    at all shifts of its pooling grid. For networks with pooling, voxels whose window reaches beyond the image
+    are left out; networks with upsampling or without pooling see their own zero-padding, if they pad, at the border.
+
+    Raises ValueError for a wrong number of axes or channels, or an image that is too small for the network.
+    """
+    axes = geometry(node)
+    source = graph.sources(node)[0]
+    ndim, n_f = node.shape.ndim, source.shape["f"]
+    shape = tuple(raw_img.shape)
+    slices = ndim == 2 and len(shape) == 4
+    if len(shape) != ndim + 1 and not slices:
+        tags = ", ".join(["f", *node.shape.spatial_tags])
+        raise ValueError(f"predict_dense needs an array with axes ({tags}) for this {ndim}-D network, got shape {shape}."
+                         + (" A single channel still needs its axis: raw[None]." if len(shape) == ndim else ""))
+    if shape[0] != n_f:
+        raise ValueError(f"predict_dense needs {n_f} channels on axis 0 (as in {source.shape} of {source.name!r}), "
+                         f"got shape {shape}.")
+    check_statistics(node)
+    as_float(np.empty(0, raw_img.dtype))
+    floatx = source.output.dtype
+    function = _dense_function(node, source)
+    volumes = [raw_img[:, z] for z in range(shape[1])] if slices else [raw_img]
+
+    def prepare(raw):
+        return np.ascontiguousarray(as_float(raw), dtype=floatx)
+
+    def finish(block):
+        return (block * 255).clip(0, 255).astype(np.uint8) if as_uint8 else block.astype(floatx, copy=False)
+
+    function.compile()
+    start = time.perf_counter()
+    bar, results = None, []
+
+    def on_start(padded, blocks):
+        nonlocal bar
+        if bar is None:
+            total = int(np.prod([n if pad_raw else g.size(n) for g, n in zip(axes, padded[1:])]))
+            logger.info("Predicting img %s in %d Blocks: %s", padded, int(np.prod(blocks)), blocks)
+            bar = tqdm(total=total * len(volumes), unit="voxel", unit_scale=True, leave=False, delay=2,
+                       disable=not progress)
+    for volume in volumes:
+        results.append(predict_tiled(lambda patch: to_numpy(function.tensors(patch)[0]), volume, axes,
+                                     node.shape["f"], pad_raw, prepare, finish, on_start=on_start,
+                                     progress=lambda n: bar.update(n)))
+    bar.close()
+    seconds = time.perf_counter() - start
+    result = np.stack(results, axis=1) if slices else results[0]
+    voxels = result[0].size
+    logger.info("Predicted %.3f MVoxel in %.1f s: %.4f MPix/s", voxels / 1e6, seconds, voxels / 1e6 / seconds)
+    return result
+
+
+def _dense_function(node, source):
+    """The node's function for batch size 1, whatever batch size the model was made with."""
+    if "dense" not in node._functions:
+        shape = source.shape.updateshape("b", 1) if source.shape.hastag("b") else source.shape
+        node._functions["dense"] = Function([source.output], node.output, name=node.name, mode="predict",
+                                            shapes=[shape.shape], names=[source.name])
+    return node._functions["dense"]
+
+
+def check_statistics(node):
+    """Warn of nodes whose statistics are of the whole patch: tiles then give another result than the whole volume."""
+    for n in graph.ancestors(node):
+        if getattr(n, "patch_statistics", False):
+            logger.warning("%s %r normalises by statistics of the patch: a tiled prediction differs from one of the "
+                           "whole volume.", type(n).__name__, n.name)

@@ -1,0 +1,163 @@
+"""The symbolic expression graph: what ``node.output`` is.
+
+An :class:`Expression` stands for a value that does not exist yet. Operators, methods, ``torch``
+functions and the functions of ``computations`` called with expressions append to a ``torch.fx``
+graph instead of computing; shared parameters (``VariableParam``) take part as they are::
+
+    y = torch.tanh(node.output) * 2 + some_param
+
+Functions are cut out of the graph later (see ``function.py``). While an expression is made, its
+operation runs once on ``meta`` tensors, which have shape and dtype but no data: so every
+expression knows its shape at once, and an operation that does not fit fails where it is written.
+"""
+import functools
+
+import torch
+from torch import fx
+
+BATCH = 2
+"""Stand-in for sizes that are None, while shapes are worked out."""
+
+
+def op(function=None, *, meta=None):
+    """Make a function of tensors an operation of the graph: one call, one line of its code.
+
+    ``meta``: a function of the same arguments that gives the shape, if running it on tensors without data does not.
+    """
+    if function is None:
+        return functools.partial(op, meta=meta)
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        tracer = _find_tracer((args, kwargs))
+        if tracer is None:
+            return function(*args, **kwargs)
+        return tracer.create_proxy("call_function", call, args, kwargs)
+
+    if not getattr(call, "__name__", "").isidentifier():  # a lambda, or a callable object
+        call.__name__ = call.__qualname__ = "function"
+    call.meta = meta or function
+    return call
+
+
+def _find_tracer(values):
+    stack = [values]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, fx.Proxy):
+            return value.tracer
+        if isinstance(value, (tuple, list)):
+            stack.extend(value)
+        elif isinstance(value, dict):
+            stack.extend(value.values())
+    return None
+
+
+class Expression(fx.Proxy):
+    """A symbolic value. ``print(expression.code)`` shows how it is computed."""
+
+    @property
+    def code(self):
+        """The Python code that computes this expression from sources and parameters."""
+        from elektronn2.neuromancer.function import cut  # function.py builds on this module
+        return cut([self])[0].code.strip()
+
+    @property
+    def meta(self):
+        """A tensor without data that has the shape and dtype of the value (None sizes: 2)."""
+        return self.node.meta["val"]
+
+    @property
+    def dtype(self):
+        """Name of the dtype, like 'float32'."""
+        return str(self.meta.dtype).removeprefix("torch.")
+
+    def __repr__(self):
+        value = self.node.meta.get("val")
+        shape = tuple(value.shape) if isinstance(value, torch.Tensor) else value
+        return f"Expression({self.node.name}, shape={shape})"
+
+
+class Graph(fx.proxy.TracerBase):
+    """Expressions of one model. Parameters appear once each, under ``<node>_<param>``-like names."""
+
+    def __init__(self):
+        super().__init__()
+        self.graph = fx.Graph()
+        self.params = {}
+        self._param_nodes = {}
+
+    def proxy(self, node):
+        return Expression(node, self)
+
+    def source(self, name, shape, dtype):
+        """A placeholder: an input of functions."""
+        node = self.graph.placeholder(name)
+        sizes = [BATCH if n is None else n for n in shape]
+        node.meta["val"] = torch.empty(sizes, dtype=getattr(torch, dtype), device="meta")
+        return self.proxy(node)
+
+    def create_node(self, kind, target, args, kwargs, name=None, type_expr=None):
+        mark = len(self.graph.nodes)
+        node = self.graph.create_node(kind, target, args, kwargs, name, type_expr)
+        if kind in ("call_function", "call_method"):
+            try:
+                node.meta["val"] = self._infer(node)
+            except Exception:
+                self.erase_from(mark)
+                raise
+        return node
+
+    def _infer(self, node):
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
+        with torch.no_grad():
+            if node.op == "call_method":
+                return getattr(args[0], node.target)(*args[1:], **kwargs)
+            return getattr(node.target, "meta", node.target)(*args, **kwargs)
+
+    def create_arg(self, a):
+        if isinstance(a, (fx.Node, fx.Proxy)):
+            return super().create_arg(a)
+        if hasattr(a, "as_expression_of"):
+            return a.as_expression_of(self).node
+        if isinstance(a, torch.Tensor):
+            return self.constant(a)
+        return super().create_arg(a)
+
+    def param(self, param):
+        """The expression of a shared parameter."""
+        key = id(param)
+        if key not in self._param_nodes:
+            name = self.graph._graph_namespace.create_name(f"p_{param.name or 'param'}", None)
+            node = self.graph.create_node("get_attr", name)
+            node.meta["val"] = torch.empty_like(param.tensor, device="meta")
+            self.params[name] = param
+            self._param_nodes[key] = node
+        return self.proxy(self._param_nodes[key])
+
+    def constant(self, tensor):
+        name = self.graph._graph_namespace.create_name("constant", None)
+        node = self.graph.create_node("get_attr", name)
+        node.meta["val"] = torch.empty_like(tensor, device="meta")
+        self.params[name] = tensor
+        return node
+
+    def __len__(self):
+        return len(self.graph.nodes)
+
+    def erase_from(self, mark):
+        """Take back everything that was appended after the graph had ``mark`` nodes."""
+        for node in reversed(list(self.graph.nodes)[mark:]):
+            if node.op == "get_attr":
+                self.params.pop(node.target, None)
+                self._param_nodes = {k: n for k, n in self._param_nodes.items() if n is not node}
+            self.graph.erase_node(node)
+
+    # an expression has no value, so Python may not decide, count or loop on it
+    def to_bool(self, obj):
+        raise TypeError(f"{obj!r} has no value while the graph is built, so 'if' and 'while' cannot test it. "
+                        "Use torch.where, or put the test into a function for ApplyFunc.")
+
+    def iter(self, obj):
+        raise TypeError(f"{obj!r} has no value while the graph is built, so it cannot be looped over. "
+                        "Index it, or put the loop into a function for ApplyFunc.")

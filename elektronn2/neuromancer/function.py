@@ -1,0 +1,356 @@
+"""Functions: cut out of the graph by their inputs and outputs, compiled when first called.
+
+The steps from expressions to numbers:
+
+1. *cut*: the nodes of the expression graph that the outputs depend on are copied into a
+   ``torch.fx.GraphModule``; where training and prediction differ (``by_mode``), one side is taken.
+2. *place*: parameters go to the device and into the memory format; they stay the same tensors,
+   shared by all functions.
+3. *compile*: the module is taken as it is ('eager') or given to ``torch.compile`` ('inductor').
+4. *call*: inputs are checked, converted and moved; outputs come back as numpy arrays.
+
+Steps 1 to 3 happen at the first call, and again if a setting in ``config`` has changed since.
+"""
+import contextlib
+import importlib
+import logging
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import fx
+
+from elektronn2.config import config
+from elektronn2.neuromancer import computations
+from elektronn2.neuromancer.variables import VariableParam
+
+logger = logging.getLogger("elektronn2log")
+
+
+# -- settings -----------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Settings:
+    """How a function is compiled: what ``config`` asked for, made definite for this machine."""
+    device: str
+    precision: str
+    memory_format: str
+    backend: str
+
+    @classmethod
+    def current(cls):
+        device = resolve_device(config.device)
+        if config.precision == "float16" and not device.startswith("cuda"):
+            raise ValueError(f"config.precision = 'float16' needs a CUDA device, but functions run on {device!r}. "
+                             "Use 'bfloat16', which processors can compute with, or 'float32'.")
+        memory_format = "channels_last" if config.memory_format == "auto" else config.memory_format
+        backend = config.compile_backend
+        if backend == "auto":
+            backend = "inductor" if device.startswith("cuda") else "eager"
+        return cls(device, config.precision, memory_format, backend)
+
+
+def resolve_device(device):
+    """'cpu' or 'cuda:N' from a setting: None, 'auto', 'cpu', 'none', 'cuda', 'cuda:1', or a GPU number."""
+    name = str(device).lower()
+    if name in ("none", "cpu"):
+        return "cpu"
+    if name == "auto":
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    index = name.removeprefix("cuda").removeprefix(":") or "0"
+    if not index.isdigit():
+        raise ValueError(f"config.device = {device!r} is not a device. Use 'auto', 'cpu', 'cuda', or a GPU number.")
+    if int(index) >= torch.cuda.device_count():
+        raise ValueError(f"config.device = {device!r}: this machine has {torch.cuda.device_count()} usable CUDA GPUs. "
+                         "Use 'auto' or 'cpu'.")
+    return f"cuda:{index}"
+
+
+# -- 1. cut -------------------------------------------------------------------------------------------
+def cut(outputs, inputs=None, mode="predict"):
+    """GraphModule that computes ``outputs`` (a tuple) from ``inputs``, and the inputs it needs.
+
+    ``inputs``: expressions at which the walk stops (default: the sources that are reached).
+    Raises ValueError if an output needs a source that is not among them.
+    """
+    tracer = outputs[0].tracer
+    for o in outputs:
+        if o.tracer is not tracer:
+            raise ValueError("The outputs of one function must belong to the same model.")
+    chosen = 0 if mode == "train" else 1
+    goals = [o.node for o in outputs]
+    stops = None if inputs is None else [i.node for i in inputs]
+    order = _reachable(goals, stops or (), chosen)
+    placeholders = [n for n in order if n.op == "placeholder"]
+    if stops is None:
+        stops = placeholders
+    missing = [n.name for n in placeholders if n not in stops]
+    if missing:
+        raise ValueError(f"The outputs also depend on {missing}, which are not among the inputs "
+                         f"{[n.name for n in stops]}.")
+
+    new = fx.Graph()
+    copies = {n: new.placeholder(n.name) for n in stops}
+    used = {}
+    for node in order:
+        if node in copies:
+            continue
+        if node.target is computations.by_mode:
+            copies[node] = copies[_resolve(node, chosen)]
+            continue
+        copies[node] = new.node_copy(node, lambda n: copies[_resolve(n, chosen)])
+        if node.op == "get_attr":
+            used[node.target] = tracer.params[node.target]
+    new.output(tuple(copies[_resolve(n, chosen)] for n in goals))
+    root = torch.nn.Module()
+    for name, param in used.items():
+        if isinstance(param, VariableParam):
+            root.register_parameter(name, param.tensor)
+        else:
+            root.register_buffer(name, param)
+    module = fx.GraphModule(root, new)
+    return module, [tracer.proxy(n) for n in stops], [p for p in used.values() if isinstance(p, VariableParam)]
+
+
+def _resolve(node, chosen):
+    while node.target is computations.by_mode:
+        node = (*node.args, *node.kwargs.values())[chosen]
+    return node
+
+
+def _reachable(goals, stops, chosen):
+    """Nodes that ``goals`` depend on, in the order of the graph's making."""
+    stops, seen, stack = set(stops), set(), list(goals)
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if node.target is computations.by_mode:
+            stack.append(_resolve(node, chosen))
+        elif node not in stops:
+            stack.extend(node.all_input_nodes)
+    return sorted(seen, key=lambda n: n._sort_key)
+
+
+# -- 2. to 4. -----------------------------------------------------------------------------------------
+class Function:
+    """Computes ``outputs`` from ``inputs``; compiled at the first call.
+
+    ``inputs``, ``outputs``: expressions (one output, or a list). ``mode``: 'predict' or 'train'.
+    ``updates``: pairs (param, expression); the values are stored after each call. ``gradients``:
+    params with respect to which the first output is differentiated; they follow the outputs.
+    ``shapes``: declared shapes of the inputs (None: any), checked at each call, under ``names``.
+
+    Called with arrays it returns an array (a list if ``outputs`` is one); with no argument it only
+    compiles. ``last_exec_time`` is the time of the last call in seconds, ``code`` the program.
+    """
+
+    def __init__(self, inputs, outputs, updates=None, name="function", mode="predict", gradients=(), shapes=None,
+                 names=None):
+        if mode not in ("train", "predict"):
+            raise ValueError(f"mode must be 'train' or 'predict', got {mode!r}.")
+        self.name, self.mode = name, mode
+        self.inputs = list(inputs)
+        self.single = not isinstance(outputs, (list, tuple))
+        self.outputs = [outputs] if self.single else list(outputs)
+        self.updates = [(p, e) for p, e in (updates.items() if isinstance(updates, dict) else updates or ())]
+        self.gradients = list(gradients)
+        self.names = names or [i.node.name for i in self.inputs]
+        self.shapes = shapes or [None] * len(self.inputs)
+        self.last_exec_time = 0.0
+        self.settings = self._module = self._run = None
+
+    # compile
+    def compile(self):
+        """Cut, place and compile for the current settings, unless that is done."""
+        settings = Settings.current()
+        if settings == self.settings:
+            if any(p.tensor.device != torch.device(settings.device) for p in self.params):
+                self._place()  # another function has moved them meanwhile
+            return
+        logger.info("Compiling %s, inputs=[%s]", self.name, ", ".join(self.names))
+        start = time.perf_counter()
+        wanted = self.outputs + [e for _, e in self.updates]
+        self._module, _, self.params = cut(wanted, self.inputs, self.mode)
+        self._needs_grad = any(n.target is computations.grad for n in self._module.graph.nodes)
+        self.operations = sum(n.op.startswith("call") for n in self._module.graph.nodes)
+        self.settings = settings
+        self._place()
+        self.backend, self.kernels = settings.backend, 0
+        self._run = self._module
+        if self.backend == "inductor":
+            self._run = self._inductor() or self._module
+        logger.info("Compiling done - in %.2f s", time.perf_counter() - start)
+        logger.info("%s", self.summary)
+
+    @property
+    def summary(self):
+        """One line: what was compiled, and how."""
+        s = self.settings
+        return (f"{self.name}: {self.mode}, {self.backend} on {s.device}, {s.precision}, {s.memory_format}, "
+                f"{self.operations} operations, {self.kernels} generated kernels")
+
+    @property
+    def code(self):
+        """The program as Python code."""
+        return cut(self.outputs, self.inputs, self.mode)[0].code.strip()
+
+    def _place(self):
+        for param in self.params:
+            place(param.tensor, self.settings)
+        for buffer in self._module.buffers():
+            buffer.data = buffer.data.to(self.settings.device)
+
+    def _inductor(self):
+        """The module compiled by inductor and run once on made-up inputs, or None if that is impossible."""
+        if self._needs_grad:
+            logger.info("%s takes symbolic gradients: it runs eagerly.", self.name)
+            self.backend = "eager"
+            return None
+        try:
+            metrics = importlib.import_module("torch._inductor.metrics")
+            metrics.reset()
+            compiled = torch.compile(self._module, backend="inductor", dynamic=False)
+            with self._context():
+                result = compiled(*[self._example(e, s) for e, s in zip(self.inputs, self.shapes)])
+                if self.gradients:
+                    torch.autograd.grad(result[0].sum(), [p.tensor for p in self.gradients], allow_unused=True)
+            self.kernels = metrics.generated_kernel_count
+            return compiled
+        except Exception as error:  # no compiler, or one that fails: said, and computed without
+            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            logger.warning("%s cannot be compiled by inductor (%s: %s); it runs eagerly. Set "
+                           "config.compile_backend = 'eager' to silence this.", self.name, type(error).__name__, reason)
+            self.backend = "eager"
+            return None
+
+    def _example(self, expression, shape):
+        like = expression.meta
+        sizes = [1 if n is None else n for n in shape] if shape is not None else like.shape
+        return self._to_device(torch.zeros(tuple(sizes), dtype=like.dtype))
+
+    @contextlib.contextmanager
+    def _context(self):
+        s = self.settings
+        dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(s.precision)
+        device_type = torch.device(s.device).type
+        with contextlib.ExitStack() as stack:
+            if self.gradients or self._needs_grad:
+                stack.enter_context(torch.enable_grad())
+            else:
+                stack.enter_context(torch.no_grad())
+            if dtype is not None:
+                stack.enter_context(torch.autocast(device_type, dtype))
+            yield
+
+    # call
+    def tensors(self, *values):
+        """Like a call, but takes arrays or tensors without checking and returns a tuple of tensors on the device:
+        outputs, then gradients. Updates are stored."""
+        self.compile()
+        arguments = [self._to_device(v) for v in values]
+        if self._needs_grad:
+            arguments = [a.requires_grad_() if a.is_floating_point() else a for a in arguments]
+        with self._context():
+            results = self._run(*arguments)
+        n = len(self.outputs)
+        outputs = tuple(results[:n])
+        if self.gradients:
+            grads = torch.autograd.grad(results[0].sum(), [p.tensor for p in self.gradients], allow_unused=True)
+            outputs = (*(o.detach() for o in outputs),
+                       *(torch.zeros_like(p.tensor) if g is None else g for p, g in zip(self.gradients, grads)))
+        with torch.no_grad():
+            for (param, _), value in zip(self.updates, results[n:]):
+                param.tensor.copy_(value)
+        return outputs
+
+    def _to_device(self, value):
+        tensor = torch.as_tensor(value)
+        if tensor.device != torch.device(self.settings.device):
+            tensor = tensor.to(self.settings.device, non_blocking=True)
+        memory_format = _memory_format(tensor.ndim, self.settings)
+        return tensor.contiguous(memory_format=memory_format) if memory_format else tensor.contiguous()
+
+    def __call__(self, *values):
+        if not values and self.inputs:
+            self.compile()
+            return None
+        arrays = self.check(values)
+        self.compile()
+        start = time.perf_counter()
+        results = [to_numpy(t) for t in self.tensors(*arrays)]
+        self.last_exec_time = time.perf_counter() - start
+        return results[0] if self.single and not self.gradients else results
+
+    def check(self, values):
+        """Arrays of the right dtype and shape. Raises TypeError with a table of what is needed and given."""
+        if len(values) != len(self.inputs):
+            raise TypeError(f"{self.name} needs {len(self.inputs)} inputs ({', '.join(self.names)}), "
+                            f"but {len(values)} were given.")
+        arrays = [np.asarray(v.detach().cpu() if isinstance(v, torch.Tensor) else v) for v in values]
+        problems = []
+        for i, (array, expression, shape) in enumerate(zip(arrays, self.inputs, self.shapes)):
+            converted = lossless(array, expression.dtype)
+            if converted is None:
+                problems.append(f"{self.names[i]}: values of dtype {array.dtype} cannot be held by {expression.dtype}; "
+                                f"convert with .astype({expression.dtype!r}) if rounding is fine")
+            else:
+                arrays[i] = converted
+            if shape is not None and (len(shape) != array.ndim or any(
+                    n is not None and n != m for n, m in zip(shape, array.shape))):
+                problems.append(f"{self.names[i]}: shape {array.shape} does not fit")
+        if problems:
+            rows = [("input", "needed shape", "dtype", "given shape", "dtype")]
+            rows += [(n, str(tuple(s)) if s is not None else "any", e.dtype, str(a.shape), str(np.asarray(v).dtype))
+                     for n, s, e, a, v in zip(self.names, self.shapes, self.inputs, arrays, values)]
+            widths = [max(map(len, column)) for column in zip(*rows)]
+            table = "\n".join("  " + "  ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in rows)
+            raise TypeError(f"Wrong inputs for {self.name}: " + "; ".join(problems) + f".\n{table}")
+        return arrays
+
+
+def lossless(array, dtype):
+    """``array`` in ``dtype``, or None if a value would change."""
+    if array.dtype.kind not in "biuf" or str(array.dtype) == dtype:
+        return array if str(array.dtype) == dtype else None
+    if np.can_cast(array.dtype, dtype, "safe"):
+        return array.astype(dtype)
+    with np.errstate(all="ignore"):
+        converted = array.astype(dtype)
+        same = np.array_equal(converted.astype(array.dtype), array, equal_nan=array.dtype.kind == "f")
+    return converted if same else None
+
+
+def to_numpy(tensor):
+    tensor = tensor.detach()
+    if tensor.dtype in (torch.bfloat16, torch.float16):
+        tensor = tensor.float()
+    return tensor.cpu().contiguous().numpy()
+
+
+def _memory_format(ndim, settings):
+    if settings.memory_format == "channels_last":
+        return {4: torch.channels_last, 5: torch.channels_last_3d}.get(ndim)
+    return None
+
+
+def place(tensor, settings):
+    """Move a parameter (in place) to the device and into the memory format of the settings."""
+    memory_format = _memory_format(tensor.ndim, settings)
+    device = torch.device(settings.device)
+    if tensor.device != device or (memory_format and not tensor.is_contiguous(memory_format=memory_format)):
+        tensor.data = tensor.data.to(device).contiguous(memory_format=memory_format or torch.contiguous_format)
+
+
+def make_func(inputs, outputs, updates=None, name="function", mode="predict"):
+    """A lazily compiled function of expressions; see :class:`Function`.
+
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> x = nm.Input((2, 3), 'b,f', print_repr=False)
+    >>> double = make_func([x.output], x.output * 2, name='double')
+    >>> double(np.ones((2, 3), 'float32')).sum()
+    np.float32(12.0)
+    """
+    return Function(inputs, outputs, updates, name, mode)

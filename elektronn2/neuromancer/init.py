@@ -1,0 +1,76 @@
+"""Initial values of weights."""
+import numpy as np
+
+from elektronn2.config import config
+
+_rng = None
+_rng_seed = None
+
+
+def generator():
+    """The generator of initial weights; starts anew whenever ``config.seed`` is set to a new value."""
+    global _rng, _rng_seed
+    if _rng is None or config.seed != _rng_seed:
+        reseed(config.seed)
+    return _rng
+
+
+def reseed(seed):
+    """Start the generator of initial weights again from ``seed`` (None: unpredictable)."""
+    global _rng, _rng_seed
+    config.seed = _rng_seed = seed
+    _rng = np.random.default_rng(seed)
+
+
+def initweights(shape, dtype=None, scale="glorot", mode="normal", pool=None, spatial_axes=None, rng=None):
+    """Array of initial weights.
+
+    ``mode`` 'const': all ``scale``; 'prelu': shape (n, 2), ``scale`` and slope 1; 'fix-uni': uniform in
+    (-scale, scale); with ``scale`` 'glorot' and W = sqrt(2/S): 'normal' N(0, W), 'uni' U(-W, W), 'ortho'
+    orthogonal rows. S = n_in + n_out for a matrix (n_in, n_out), and (n_in + n_out/prod(pool)) * prod(kernel)
+    for a convolution (n_out, n_in, *kernel) whose kernel axes are ``spatial_axes``.
+
+    Source: Glorot and Bengio 2010, Understanding the difficulty of training deep feedforward networks.
+
+    >>> initweights((2, 2), mode='const', scale=0.5)
+    array([[0.5, 0.5],
+           [0.5, 0.5]], dtype=float32)
+    """
+    rng = rng or generator()
+    shape = tuple(shape)
+    dtype = dtype or config.floatX
+    if mode == "const":
+        return np.full(shape, scale, dtype)
+    if mode == "prelu":
+        if len(shape) != 2 or shape[1] != 2:
+            raise ValueError(f"mode 'prelu' is for shape (n, 2), got {shape}.")
+        return np.stack([np.full(shape[0], scale), np.ones(shape[0])], axis=1).astype(dtype)
+    if mode == "fix-uni":
+        return rng.uniform(-scale, scale, shape).astype(dtype)
+    if scale != "glorot":
+        raise ValueError(f"scale must be 'glorot' for mode {mode!r}, got {scale!r}.")
+    if len(shape) == 2:
+        n_in, n_out = shape
+        s = n_in + n_out
+    else:
+        spatial = tuple(range(2, len(shape))) if spatial_axes is None else tuple(spatial_axes)
+        n_out, n_in = (n for i, n in enumerate(shape) if i not in spatial)
+        kernel = np.prod([shape[i] for i in spatial])
+        s = (n_in + n_out / np.prod(pool if pool is not None else 1)) * kernel
+    width = np.sqrt(2.0 / s)
+    if mode == "normal":
+        return rng.normal(0, width, shape).astype(dtype)
+    if mode == "uni":
+        return rng.uniform(-width, width, shape).astype(dtype)
+    if mode == "ortho":
+        return _orthogonal(shape, n_out, width, rng).astype(dtype)
+    raise ValueError(f"mode must be 'normal', 'uni', 'ortho', 'const', 'prelu' or 'fix-uni', got {mode!r}.")
+
+
+def _orthogonal(shape, n_out, width, rng):
+    """Right singular vectors of an (n_out, rest) Gaussian, each row scaled to standard deviation ``width``."""
+    rest = int(np.prod(shape)) // n_out
+    rows = rng.normal(size=(n_out, max(n_out, rest)))
+    v = np.linalg.svd(rows, full_matrices=False)[2][:, :rest]
+    v = v / v.std(axis=1, keepdims=True) * width
+    return v.T.reshape(shape) if len(shape) == 2 else v.reshape(shape)

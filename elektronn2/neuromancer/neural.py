@@ -1,0 +1,496 @@
+"""Layers: perceptron, convolution, pooling, upsampling, and the joining of branches.
+
+Order of operations in Perceptron, Conv and UpConv: linear, max-pooling, batch normalisation, bias,
+activation, dropout.
+"""
+import logging
+from fractions import Fraction
+from math import prod
+
+import numpy as np
+
+from elektronn2.config import config
+from elektronn2.neuromancer import computations as C
+from elektronn2.neuromancer.node_basic import Add, Concat, Node
+from elektronn2.neuromancer.shape import TaggedShape
+from elektronn2.utils.cnncalculator import conv_size, pool_size
+from elektronn2.utils.validate import as_tuple
+
+logger = logging.getLogger("elektronn2log")
+
+
+class NeuralLayer(Node):
+    """What layers with weights have in common: bias, batch normalisation, activation, dropout."""
+
+    def _init_layer(self, parent, n_f, activation_func, batch_normalisation, dropout_rate, name, print_repr):
+        Node.__init__(self, parent, name, print_repr)
+        self.activation_func, self._maxout = C.check_activation(activation_func)
+        self.n_f = int(n_f)
+        if self.n_f < 1 or self.n_f % self._maxout:
+            raise ValueError(f"{type(self).__name__} {name!r}: n_f must be positive"
+                             + (f" and a multiple of {self._maxout} for {activation_func!r}" if self._maxout > 1 else "")
+                             + f", got {n_f!r}.")
+        if batch_normalisation not in (False, None, "train", "predict", "fadeout"):
+            raise ValueError(f"{type(self).__name__} {name!r}: batch_normalisation must be False, 'train', "
+                             f"'predict' or 'fadeout', got {batch_normalisation!r}.")
+        self.batch_normalisation = batch_normalisation or False
+        if not 0 <= dropout_rate < 1:
+            raise ValueError(f"{type(self).__name__} {name!r}: dropout_rate must be in [0, 1), got {dropout_rate!r}.")
+        self._initial_dropout = dropout_rate
+
+    def _make_params(self, w_shape, kernel_volume, w, b, gamma, mean, std, gradnet_mode=None, pool=None):
+        """w, b and what batch normalisation, dropout and gradnet need."""
+        spatial = tuple(range(2, len(w_shape))) or None
+        self.make_param("w", w, w_shape, dict(scale="glorot", mode="ortho" if config.use_ortho_init else "normal",
+                                              pool=pool, spatial_axes=spatial))
+        if self.activation_func == "prelu":
+            shape, init = (self.n_f, 2), dict(mode="prelu", scale=1.0 / kernel_volume)
+        else:
+            shape = (self.n_f,)
+            if self.activation_func == "relu" or self._maxout > 1:
+                init = dict(mode="const", scale=1.0 / kernel_volume)
+            elif self.activation_func == "sigmoid":
+                init = dict(mode="const", scale=0.5)
+            else:
+                init = dict(mode="fix-uni", scale=1e-6)
+        self.make_param("b", b, shape, init, apply_reg=False)
+        self._make_bn_params(gamma, mean, std)
+        if self._initial_dropout:
+            self._untrained("dropout_rate", self._initial_dropout, ())
+        if gradnet_mode:
+            self._untrained("gradnet_rate", 1.0, ())
+
+    def _untrained(self, name, given, shape):
+        self.make_param(name, given, shape, None, apply_train=False, apply_reg=False)
+
+    def _make_bn_params(self, gamma, mean, std):
+        mode, n = self.batch_normalisation, (self.n_f,)
+        if mode in ("train", "fadeout"):
+            if mean is not None or std is not None:
+                raise ValueError(f"{type(self).__name__} {self.name!r}: mean and std may not be given with "
+                                 f"batch_normalisation={mode!r}, which measures them; use 'predict'.")
+            self.make_param("gamma", gamma, n, dict(mode="const", scale=1.0), apply_reg=3.0)
+            self._untrained("mean", np.zeros(n), n)
+            self._untrained("std", np.ones(n), n)
+            # the weight that the initial mean and std still have in the running averages
+            self._untrained("init_weight", 1.0, ())
+        elif mode == "predict":
+            for key, given, default in (("gamma", gamma, 1.0), ("mean", mean, 0.0), ("std", std, 1.0)):
+                self._untrained(key, np.full(n, default) if given is None else given, n)
+        elif any(v is not None for v in (gamma, mean, std)):
+            raise ValueError(f"{type(self).__name__} {self.name!r}: gamma, mean and std need batch_normalisation.")
+
+    def _bias(self):
+        return C.bias_of(self.b) if self.activation_func == "prelu" else self.b
+
+    def _activate(self, x, bias_added=False, axis=1):
+        """Batch normalisation, bias, activation and dropout of a linear result."""
+        symbolic = self.model.graph.param
+        if self.batch_normalisation:
+            x = self._normalise(x, axis)
+        elif not bias_added:
+            x = C.add_bias(x, self._bias() if self.activation_func == "prelu" else symbolic(self.b), axis)
+        if self.activation_func == "prelu":
+            x = C.apply_activation(x, "prelu", C.slope_of(symbolic(self.b)), axis)
+        elif self.activation_func not in ("lin", "linear"):
+            x = C.apply_activation(x, self.activation_func, None, axis)
+        if "dropout_rate" in self.params:
+            x = C.by_mode(C.dropout(x, symbolic(self.dropout_rate)), x)
+        return x
+
+    def _normalise(self, x, axis):
+        symbolic = self.model.graph.param
+        gamma, mean, std = symbolic(self.gamma), symbolic(self.mean), symbolic(self.std)
+        if self.batch_normalisation in ("train", "fadeout"):
+            batch_mean, batch_std = C.batch_mean(x, axis), C.batch_std(x, axis)
+            self.mean.updates = C.running_average(mean, batch_mean)
+            self.std.updates = C.running_average(std, batch_std)
+            weight = symbolic(self.init_weight)
+            self.init_weight.updates = C.decayed(weight)
+            mean = C.by_mode(batch_mean, C.debias(mean, 0.0, weight))
+            std = C.by_mode(batch_std, C.debias(std, 1.0, weight))
+        if self.batch_normalisation == "fadeout":
+            if "gradnet_rate" not in self.params:
+                self._untrained("gradnet_rate", 1.0, ())
+            r = symbolic(self.gradnet_rate)
+            logger.warning("%s: batch normalisation is faded out; below a rate of 0.5 this is unreliable.", self.name)
+            mean, std, gamma = mean * r, r * std + (1 - r), r * gamma + (1 - r)
+        b = self._bias() if self.activation_func == "prelu" else symbolic(self.b)
+        return C.normalise(x, gamma, mean, std, b, axis)
+
+    def _notes(self):
+        notes = ""
+        if "dropout_rate" in self.params:
+            notes += f"dropout_rate={float(self.dropout_rate.get_value()):.1f}, "
+        if self.batch_normalisation:
+            notes += f"BN in '{self.batch_normalisation}' mode "
+        return notes
+
+
+class Perceptron(NeuralLayer):
+    """Fully connected layer along the feature axis.
+
+    Input (b, f, *L), w (f, n_f); output (b, n_f, *L). With ``flatten`` all axes but b are joined first:
+    w (f * prod(L), n_f), output (b, n_f). ``maxout r`` divides the number of output features by r.
+
+    Raises NotImplementedError if ``flatten`` and f is not axis 1, ValueError for arguments that do not fit.
+    """
+
+    def __init__(self, parent, n_f, activation_func="relu", flatten=False, batch_normalisation=False, dropout_rate=0,
+                 name="dot", print_repr=True, w=None, b=None, gamma=None, mean=None, std=None, gradnet_mode=None):
+        self._init_layer(parent, n_f, activation_func, batch_normalisation, dropout_rate, name, print_repr)
+        self.flatten = bool(flatten)
+        shape = self.parent.shape
+        axis = shape.tag2index("f")
+        if self.flatten and axis != 1:
+            raise NotImplementedError(f"Perceptron {name!r} with flatten needs the features on axis 1; "
+                                      f"{parent.name!r} is {shape}.")
+        if self.flatten and None in shape.shape[1:]:
+            raise ValueError(f"Perceptron {name!r} with flatten needs all sizes but b; {parent.name!r} is {shape}.")
+        n_in = shape.stripbatch_prod if self.flatten else shape["f"]
+        self.axis = axis
+        self._make_params((n_in, self.n_f), 1, w, b, gamma, mean, std, gradnet_mode)
+
+    def _make_output(self):
+        x = self.parent.output
+        if self.flatten:
+            x = x.flatten(1)
+        self.output = self._activate(C.dot(x, self.model.graph.param(self.w), self.axis), axis=self.axis)
+
+    def _calc_shape(self):
+        n_out = self.n_f // self._maxout
+        shape = self.parent.shape
+        self.shape = TaggedShape((shape["b"], n_out), "b,f") if self.flatten else shape.updateshape("f", n_out)
+
+    def _calc_comp_cost(self):
+        self.computational_cost = self.parent.shape.stripnone_prod * self.n_f
+
+    def _repr_details(self):
+        return f"n_f={self.n_f}, act='{self.activation_func}', " + ("flatten, " if self.flatten else "") + self._notes()
+
+
+Dot = Perceptron
+
+
+def _spatial_layout(node, parent):
+    """Check that axes are (b, f, *space) with one to three spatial axes."""
+    shape = parent.shape
+    if shape.tags[:2] != ["b", "f"] or not 1 <= shape.ndim <= 3 or len(shape) != shape.ndim + 2:
+        raise NotImplementedError(f"{type(node).__name__} {node.name!r} needs axes b, f and one to three of z, y, x "
+                                  f"in this order; {parent.name!r} is {shape}.")
+    return shape.ndim
+
+
+class Conv(NeuralLayer):
+    """Convolution, max-pooling, bias, activation, in 1, 2 or 3 dimensions.
+
+    Input (b, f, *L), w (n_f, f, *filter_shape), applied without flipping; output (b, n_f, *out) with
+    out = (L - filter + 1) / pool ('valid'; 'same' needs odd filters and pads with zeros, 'full' pads by
+    filter - 1). ``mfp``: max-fragment pooling: every shift of the pooling grid becomes a fragment on the
+    batch axis, and (L - filter + 1 - pool + 1) must be a multiple of pool.
+
+    Cost: multiply-adds before pooling. ValueError if sizes do not fit, naming axis, length, pool and kernel.
+    """
+
+    def __init__(self, parent, n_f, filter_shape, pool_shape=None, conv_mode="valid", activation_func="relu",
+                 mfp=False, batch_normalisation=False, dropout_rate=0, name="conv", print_repr=True, w=None, b=None,
+                 gamma=None, mean=None, std=None, gradnet_mode=None, invalidate_fov=False):
+        self._init_layer(parent, n_f, activation_func, batch_normalisation, dropout_rate, name, print_repr)
+        ndim = _spatial_layout(self, parent)
+        self.filter_shape = as_tuple(filter_shape, ndim, f"filter_shape of Conv {name!r}")
+        self.pool_shape = as_tuple(1 if pool_shape is None else pool_shape, ndim, f"pool_shape of Conv {name!r}")
+        if conv_mode not in ("valid", "same", "full"):
+            raise ValueError(f"Conv {name!r}: conv_mode must be 'valid', 'same' or 'full', got {conv_mode!r}.")
+        if conv_mode == "same" and any(f % 2 == 0 for f in self.filter_shape):
+            raise ValueError(f"Conv {name!r}: conv_mode 'same' needs odd filter sizes, got {self.filter_shape}.")
+        self.conv_mode, self.mfp = conv_mode, bool(mfp)
+        self._check_sizes(parent)
+        if self.mfp:
+            _check_mfp(self, parent)
+        if invalidate_fov:
+            logger.warning("Conv %s: invalidate_fov has no use any more: the field of view is known on every graph.", name)
+        w_shape = (self.n_f, parent.shape["f"], *self.filter_shape)
+        self._make_params(w_shape, prod(self.filter_shape), w, b, gamma, mean, std, gradnet_mode, self.pool_shape)
+
+    def _check_sizes(self, parent):
+        for k, n in enumerate(parent.shape.spatial_shape):
+            try:
+                self._axis_size(k, n)
+            except ValueError as error:
+                raise ValueError(f"Conv {self.name!r} after {parent.name!r} {parent.shape}: {error}") from None
+
+    def _axis_size(self, k, *sizes, mfp=False):
+        p = self.pool_shape[k]
+        active = (self.mfp or mfp) and p > 1
+        return conv_size(sizes[0], self.filter_shape[k], p, self.conv_mode, active,
+                         self.parents[0].shape.spatial_tags[k])
+
+    def _make_output(self):
+        symbolic = self.model.graph.param
+        early_bias = not self.batch_normalisation  # a constant per feature commutes with the maximum
+        bias = None
+        if early_bias:
+            bias = C.bias_of(symbolic(self.b)) if self.activation_func == "prelu" else symbolic(self.b)
+        x = C.conv(self.parent.output, symbolic(self.w), bias, self.conv_mode)
+        if prod(self.pool_shape) > 1:
+            x = C.fragmentpool(x, self.pool_shape) if self.mfp else C.pooling(x, self.pool_shape)
+        self.output = self._activate(x, early_bias)
+
+    def _calc_shape(self):
+        s = self.parent.shape
+        sizes = [self._axis_size(k, n) for k, n in enumerate(s.spatial_shape)]
+        border = {"valid": 0, "same": 0.5, "full": 1}[self.conv_mode]
+        self.shape = s.shifted([-int(border * (f - 1)) for f in self.filter_shape]).convolved(self.filter_shape)
+        self.shape = _pooled(self.shape, self.pool_shape, self.pool_shape, self.mfp)
+        self.shape = self.shape.with_spatial(sizes).updateshape("f", self.n_f // self._maxout)
+
+    def _calc_comp_cost(self):
+        s = self.parent.shape
+        positions = [n + {"valid": 1 - f, "same": 0, "full": f - 1}[self.conv_mode]
+                     for n, f in zip(s.spatial_shape, self.filter_shape) if n is not None]
+        self.computational_cost = prod(self.w.shape) * prod(positions) * (s["b"] or 1)
+
+    def _repr_details(self):
+        return (f"n_f={self.n_f}, {self.shape.ndim}d conv, kernel={self.filter_shape}, pool={self.pool_shape}, "
+                f"act='{self.activation_func}', " + self._notes() + ("MFP active, " if self.mfp else ""))
+
+
+def _pooled(shape, pool, step, mfp):
+    """Geometry after pooling; with ``mfp`` one fragment per shift, and their number on the batch axis."""
+    if mfp:
+        fragments = shape.fragmented(step)
+        return shape.pooled(pool, step).updatemfp_offsets(fragments.mfp_offsets).updateshape("b", prod(step), "mult")
+    return shape.pooled(pool, step)
+
+
+def _check_mfp(node, parent):
+    batch = [n for n in parent.input_nodes if n.shape.hastag("b")]
+    if batch and batch[0].shape["b"] != 1:
+        raise ValueError(f"{type(node).__name__} {node.name!r}: MFP needs batch size 1, input {batch[0].name!r} has "
+                         f"{batch[0].shape['b']}. Rebuild with imposed_batch_size=1.")
+    if any(Fraction(s).denominator != 1 for s in parent.shape.strides):
+        raise ValueError(f"{type(node).__name__} {node.name!r}: MFP cannot follow upsampling beyond the input's "
+                         "resolution.")
+
+
+class Pool(Node):
+    """Pooling. Input (b, f, *L), output (b, f, *(L - pool) / stride + 1).
+
+    ``stride``: default ``pool_shape``. ``mode``: 'max', 'average', 'average_inc_pad', 'average_exc_pad', 'sum'
+    (the averages are the same here, as nothing is padded). ``mfp``: as in :class:`Conv`.
+
+    ValueError if windows are incomplete.
+    """
+
+    def __init__(self, parent, pool_shape, stride=None, mfp=False, mode="max", name="pool", print_repr=True):
+        super().__init__(parent, name, print_repr)
+        ndim = _spatial_layout(self, parent)
+        self.pool_shape = as_tuple(pool_shape, ndim, f"pool_shape of Pool {name!r}")
+        self.stride = self.pool_shape if stride is None else as_tuple(stride, ndim, f"stride of Pool {name!r}")
+        if mode not in C.POOL_MODES:
+            raise ValueError(f"Pool {name!r}: mode must be one of {', '.join(C.POOL_MODES)}, got {mode!r}.")
+        self.mode, self.mfp = mode, bool(mfp)
+        for k, n in enumerate(parent.shape.spatial_shape):
+            try:
+                self._axis_size(k, n)
+            except ValueError as error:
+                raise ValueError(f"Pool {name!r} after {parent.name!r} {parent.shape}: {error}") from None
+        if self.mfp:
+            _check_mfp(self, parent)
+
+    def _axis_size(self, k, *sizes, mfp=False):
+        t = self.stride[k]
+        active = (self.mfp or mfp) and t > 1
+        return pool_size(sizes[0], self.pool_shape[k], t, active, self.parents[0].shape.spatial_tags[k])
+
+    def _make_output(self):
+        pool = C.fragmentpool if self.mfp and prod(self.stride) > 1 else C.pooling
+        self.output = pool(self.parent.output, self.pool_shape, self.stride, self.mode)
+
+    def _calc_shape(self):
+        s = self.parent.shape
+        sizes = [self._axis_size(k, n) for k, n in enumerate(s.spatial_shape)]
+        self.shape = _pooled(s, self.pool_shape, self.stride, self.mfp).with_spatial(sizes)
+
+
+class UpConv(NeuralLayer):
+    """Transposed convolution with kernel = stride = ``pool_shape``: upsampling by that factor.
+
+    Input (b, f, *L), w (n_f, f, *pool_shape), output (b, n_f, *L * pool). ``identity_init``: unless given, w starts
+    near the repetition of the input's features (0.1 times the default, plus 1 where output feature = input
+    feature) and b at 0.
+    """
+
+    def __init__(self, parent, n_f, pool_shape, activation_func="relu", identity_init=True,
+                 batch_normalisation=False, dropout_rate=0, name="upconv", print_repr=True, w=None, b=None,
+                 gamma=None, mean=None, std=None, gradnet_mode=None):
+        self._init_layer(parent, n_f, activation_func, batch_normalisation, dropout_rate, name, print_repr)
+        ndim = _spatial_layout(self, parent)
+        self.pool_shape = as_tuple(pool_shape, ndim, f"pool_shape of UpConv {name!r}")
+        if not np.array_equal(parent.shape.mfp_offsets, np.zeros((1, ndim))):
+            raise ValueError(f"UpConv {name!r} cannot follow max-fragment pooling: {parent.name!r} has "
+                             f"{len(parent.shape.mfp_offsets)} fragments. A network with upsampling predicts "
+                             "densely without MFP.")
+        self.identity_init = identity_init
+        w_shape = (self.n_f, parent.shape["f"], *self.pool_shape)
+        self._make_params(w_shape, prod(self.pool_shape), w, b, gamma, mean, std, gradnet_mode, self.pool_shape)
+        if identity_init and w is None:
+            value = 0.1 * self.w.get_value()
+            for i in range(min(w_shape[:2])):
+                value[i, i] = 1
+            self.w.set_value(value)
+        if identity_init and b is None:
+            value = self.b.get_value()
+            value[..., 0] = 0 if self.activation_func == "prelu" else value[..., 0]
+            self.b.set_value(value if self.activation_func == "prelu" else np.zeros_like(value))
+
+    def _make_output(self):
+        self.output = self._activate(C.upconv(self.parent.output, self.model.graph.param(self.w)))
+
+    def _calc_shape(self):
+        s = self.parent.shape
+        sizes = [self._axis_size(k, n) for k, n in enumerate(s.spatial_shape)]
+        self.shape = s.upsampled(self.pool_shape).with_spatial(sizes).updateshape("f", self.n_f // self._maxout)
+
+    def _axis_size(self, k, *sizes, mfp=False):
+        return None if sizes[0] is None else sizes[0] * self.pool_shape[k]
+
+    def _calc_comp_cost(self):
+        s = self.parent.shape
+        positions = [n * p + 1 - p for n, p in zip(s.spatial_shape, self.pool_shape) if n is not None]
+        self.computational_cost = prod(self.w.shape) * prod(positions) * (s["b"] or 1)
+
+    def _repr_details(self):
+        return (f"n_f={self.n_f}, {self.shape.ndim}d upconv, kernel={self.pool_shape}, pool={self.pool_shape}, "
+                f"act='{self.activation_func}', " + self._notes())
+
+
+class FragmentsToDense(Node):
+    """Interleave the fragments of max-fragment pooling to one dense volume.
+
+    Input (prod(strides), f, *L), output (1, f, *L * strides). ValueError if the number of fragments is not
+    prod(strides).
+    """
+
+    def __init__(self, parent, name="to_dense", print_repr=True):
+        super().__init__(parent, name, print_repr)
+        s = parent.shape
+        needed = prod(int(v) for v in s.strides)
+        if not (len(s.mfp_offsets) == needed and s["b"] in (needed, None)):
+            raise ValueError(f"FragmentsToDense {name!r} needs {needed} fragments for strides {s.strides}, but "
+                             f"{parent.name!r} {s} has {len(s.mfp_offsets)}. Use mfp=True in every pooling layer "
+                             "and batch size 1.")
+
+    def _make_output(self):
+        s = self.parent.shape
+        self.output = C.fragments2dense(self.parent.output, s.mfp_offsets.tolist(), [int(v) for v in s.strides])
+
+    def _calc_shape(self):
+        s = self.parent.shape
+        strides = [int(v) for v in s.strides]
+        sizes = [None if n is None else n * t for n, t in zip(s.spatial_shape, strides)]
+        self.shape = s._new(strides=None, mfp_offsets=None, padded=[m * t for m, t in zip(s.padded, strides)])
+        self.shape = self.shape.with_spatial(sizes).updateshape("b", 1)
+
+    def _axis_size(self, k, *sizes, mfp=False):
+        return sizes[0] * int(self.parent.shape.strides[k])
+
+    def _calc_comp_cost(self):
+        self.computational_cost = 0
+
+
+class Crop(Node):
+    """Remove ``crop[k]`` voxels from both ends of spatial axis k. Input (b, f, *L), output (b, f, *L - 2 crop).
+
+    ValueError if nothing would be left.
+    """
+
+    def __init__(self, parent, crop, name="crop", print_repr=True):
+        super().__init__(parent, name, print_repr)
+        self.crop = as_tuple(crop, parent.shape.ndim, f"crop of Crop {name!r}", minimum=0)
+        for k, n in enumerate(parent.shape.spatial_shape):
+            self._axis_size(k, n)
+
+    def _axis_size(self, k, *sizes, mfp=False):
+        n, c = sizes[0], self.crop[k]
+        if n is not None and n <= 2 * c:
+            raise ValueError(f"Crop {self.name!r}: cannot remove 2 x {c} voxels from spatial axis "
+                             f"{self.parent.shape.spatial_tags[k]!r} of length {n}.")
+        return None if n is None else n - 2 * c
+
+    def _make_output(self):
+        self.output = C.crop(self.parent.output, self.crop, self.parent.shape.spatial_axes)
+
+    def _calc_shape(self):
+        s = self.parent.shape
+        self.shape = s.shifted(self.crop).with_spatial([self._axis_size(k, n) for k, n in enumerate(s.spatial_shape)])
+
+    def _calc_comp_cost(self):
+        self.computational_cost = 0
+
+
+class Pad(Node):
+    """Add ``pad[k]`` voxels of ``value`` to both ends of spatial axis k. Input (b, f, *L), output (b, f, *L + 2 pad)."""
+
+    def __init__(self, parent, pad, value=0.0, name="pad", print_repr=True):
+        super().__init__(parent, name, print_repr)
+        self.pad = as_tuple(pad, parent.shape.ndim, f"pad of Pad {name!r}", minimum=0)
+        self.value = float(value)
+
+    def _axis_size(self, k, *sizes, mfp=False):
+        return None if sizes[0] is None else sizes[0] + 2 * self.pad[k]
+
+    def _make_output(self):
+        self.output = C.pad(self.parent.output, self.pad, self.parent.shape.spatial_axes, self.value)
+
+    def _calc_shape(self):
+        s = self.parent.shape
+        self.shape = s.shifted([-p for p in self.pad]).with_spatial(
+            [self._axis_size(k, n) for k, n in enumerate(s.spatial_shape)])
+
+    def _calc_comp_cost(self):
+        self.computational_cost = 0
+
+
+def AutoMerge(parent1, parent2, upconv_n_f=None, merge_mode="concat", disable_upconv=False, upconv_kwargs=None,
+              name="merge", print_repr=True):
+    """Join two branches of a U-Net: upsample the one of lower resolution, crop the larger one, concatenate or add.
+
+    The branch of lower resolution is upsampled by an UpConv with ``upconv_n_f`` features (ValueError if that is
+    None and needed) and comes first. Where sizes differ, the larger one is cropped on both ends; an odd
+    difference is a ValueError quoting both shapes. ``merge_mode``: 'concat' or 'add'. Returns the joining node.
+    """
+    s1, s2 = parent1.shape, parent2.shape
+    if s1.tags != s2.tags:
+        raise ValueError(f"AutoMerge: {parent1.name!r} {s1} and {parent2.name!r} {s2} have different axes.")
+    if merge_mode not in ("concat", "add"):
+        raise ValueError(f"AutoMerge: merge_mode must be 'concat' or 'add', got {merge_mode!r}.")
+    low, high = (parent1, parent2) if any(b < a for a, b in zip(s1.strides, s2.strides)) else (parent2, parent1)
+    ratios = [Fraction(a) / Fraction(b) for a, b in zip(low.shape.strides, high.shape.strides)]
+    if any(r > 1 for r in ratios) and not disable_upconv:
+        if any(r.denominator != 1 for r in ratios):
+            raise ValueError(f"AutoMerge: strides {low.shape.strides} of {low.name!r} are not multiples of "
+                             f"{high.shape.strides} of {high.name!r}.")
+        if upconv_n_f is None:
+            raise ValueError(f"AutoMerge: {low.name!r} must be upsampled by {[int(r) for r in ratios]}, so "
+                             "upconv_n_f (the number of features) is needed.")
+        logger.debug("%s is upsampled to the resolution of %s.", low.name, high.name)
+        low = UpConv(low, upconv_n_f, [int(r) for r in ratios], **{"print_repr": print_repr, **(upconv_kwargs or {})})
+    crop_low, crop_high = [], []
+    for tag, n, m in zip(low.shape.spatial_tags, low.shape.spatial_shape, high.shape.spatial_shape):
+        if (n - m) % 2:
+            raise ValueError(f"AutoMerge: sizes on axis {tag!r} differ by an odd number, so no symmetric crop fits: "
+                             f"{low.name!r} is {low.shape}, {high.name!r} is {high.shape}. Change the patch size "
+                             "or one filter size by one.")
+        crop_low.append(max(n - m, 0) // 2)
+        crop_high.append(max(m - n, 0) // 2)
+    if any(crop_low):
+        low = Crop(low, crop_low, print_repr=print_repr)
+    if any(crop_high):
+        high = Crop(high, crop_high, print_repr=print_repr)
+    if merge_mode == "add":
+        return Add(low, high, name=name, print_repr=print_repr)
+    return Concat((low, high), axis="f", name=name, print_repr=print_repr)
+
+
+UpConvMerge = AutoMerge

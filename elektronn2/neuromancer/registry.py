@@ -1,0 +1,27 @@
+"""Names of node classes: what a model file may contain."""
+from elektronn2.utils.validate import suggest
+
+
+class Registry(dict):
+    """Name -> class; used as a decorator to register one.
+
+    Raises ValueError if another class has the name, KeyError (with a suggestion) for an unknown name.
+    """
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+
+    def __call__(self, cls):
+        known = self.setdefault(cls.__name__, cls)
+        if known is not cls and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(f"{self.kind} {cls.__name__!r} is registered twice: in {known.__module__} "
+                             f"and in {cls.__module__}. Give your class another name.")
+        self[cls.__name__] = cls
+        return cls
+
+    def __missing__(self, name):
+        raise KeyError(f"Unknown {self.kind} {name!r}.{suggest(name, self)}")
+
+
+NODES = Registry("node class")

@@ -1,0 +1,198 @@
+"""Model files: weights in safetensors, the graph as JSON in its metadata. Nothing in them is executed.
+
+A file holds one JSON object under the metadata key ``elektronn2``: ``format``, ``nodes`` (in building order: name,
+class, arguments) and ``designations``; and one tensor ``<node>/<param>`` for each parameter. Arguments that JSON
+does not know are objects with one key: ``node``, ``param`` ([node, param], shared), ``weights`` ('trainable' or
+'const', the value is the node's tensor), ``array`` (a tensor of the file), ``tuple``, ``fraction``, ``shape``
+(a TaggedShape) and ``function`` ('module:name').
+"""
+import importlib
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from elektronn2.errors import ModelFileError
+from elektronn2.neuromancer.node_basic import Node
+from elektronn2.neuromancer.shape import TaggedShape
+from elektronn2.neuromancer.variables import VariableParam
+from elektronn2.utils.basic import atomic_write
+
+FORMAT = 1
+KEY = "elektronn2"
+
+
+# -- writing ------------------------------------------------------------------------------------------
+def describe(model):
+    """(description, tensors) of a model: what a file holds."""
+    tensors = {}
+    nodes = []
+    for node in model.nodes.values():
+        encode = _Encoder(model, node, tensors)
+        entry = {"name": node.name, "class": type(node).__name__,
+                 "arguments": {k: encode(v, k) for k, v in model.arguments[node.name].items()}}
+        if node.like is not None:
+            entry["like"] = node.like
+        if not node.print_repr:
+            entry["print_repr"] = False
+        if node.feature_names:
+            entry["feature_names"] = node.feature_names
+        constants = [k for k, p in node.params.items() if p.constant]
+        if constants:
+            entry["constants"] = constants
+        nodes.append(entry)
+        tensors.update({f"{node.name}/{k}": p.get_value() for k, p in node.params.items()})
+    return {"format": FORMAT, "nodes": nodes, "designations": model.designations}, tensors
+
+
+class _Encoder:
+    def __init__(self, model, node, tensors):
+        self.model, self.node, self.tensors = model, node, tensors
+        self.count = 0
+
+    def __call__(self, value, name=None):
+        if name in self.node.params and not isinstance(value, VariableParam):
+            return {"weights": "const" if self.node.params[name].constant else "trainable"}
+        if value is None or isinstance(value, (bool, int, float, str)):
+            return value
+        if isinstance(value, Node):
+            return {"node": value.name}
+        if isinstance(value, VariableParam):
+            return {"param": self._owner(value)}
+        if isinstance(value, (np.integer, np.floating, np.bool_)):
+            return value.item()
+        if isinstance(value, np.ndarray):
+            self.count += 1
+            key = f"{self.node.name}/argument-{self.count}"
+            self.tensors[key] = np.ascontiguousarray(value)
+            return {"array": key}
+        if isinstance(value, Fraction):
+            return {"fraction": [value.numerator, value.denominator]}
+        if isinstance(value, tuple):
+            return {"tuple": [self(v) for v in value]}
+        if isinstance(value, list):
+            return [self(v) for v in value]
+        if isinstance(value, dict):
+            return {"dict": [[k, self(v)] for k, v in value.items()]}
+        if isinstance(value, TaggedShape):
+            return {"shape": [value.shape, value.tags, [self(v) for v in value._strides], value.mfp_offsets.tolist(),
+                              [self(v) for v in value._fov], [self(v) for v in value.centre], list(value.padded)]}
+        if callable(value):
+            return {"function": self._function(value)}
+        raise ModelFileError(f"Node {self.node.name!r} cannot be saved: its argument {name or ''} has the value "
+                             f"{value!r} of {type(value).__name__}.")
+
+    def _owner(self, param):
+        for node in self.model.nodes.values():
+            for name, own in node.params.items():
+                if own is param:
+                    return [node.name, name]
+        raise ModelFileError(f"Node {self.node.name!r} cannot be saved: it shares a parameter ({param!r}) that belongs "
+                             f"to no node of model {self.model.name!r}.")
+
+    def _function(self, function):
+        module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
+        try:
+            found = _find_function(f"{module}:{name}")
+        except (ImportError, AttributeError, ValueError):
+            found = None
+        if found is not function:
+            raise ModelFileError(f"Node {self.node.name!r} cannot be saved: its function {function!r} cannot be imported "
+                                 "again. Define it at the top of a module (not as a lambda or inside a function).")
+        return f"{module}:{name}"
+
+
+def _find_function(address):
+    module, _, name = address.partition(":")
+    value = importlib.import_module(module)
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def save(model, path):
+    """Write a model file, atomically: if it fails, an existing file stays as it was."""
+    description, tensors = describe(model)
+    data = safetensors.numpy.save(tensors, metadata={KEY: json.dumps(description)})
+    path = Path(path).expanduser()
+    with atomic_write(path) as temporary, open(temporary, "wb") as f:
+        f.write(data)
+
+
+# -- reading ------------------------------------------------------------------------------------------
+def load(path):
+    """(description, tensors) of a model file.
+
+    Raises FileNotFoundError, or ModelFileError for a file that is truncated, damaged or not a model.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no model file {path}.")
+    with open(path, "rb") as f:
+        head = f.read(8)
+    if head[:1] == b"\x80" or head[:2] == b"\x1f\x8b":
+        raise ModelFileError(f"{path} is a pickle, as the first ELEKTRONN2 wrote its models. Opening a pickle can execute "
+                             "code, so it is not opened here.")
+    try:
+        with safetensors.safe_open(str(path), framework="np") as f:
+            metadata = f.metadata() or {}
+            tensors = {k: f.get_tensor(k) for k in f.keys()}
+    except Exception as error:  # the library raises its own and plain types
+        raise ModelFileError(f"{path} ({path.stat().st_size} bytes) is no model file, or it is truncated or damaged: "
+                             f"{error}.") from None
+    if KEY not in metadata:
+        raise ModelFileError(f"{path} is a safetensors file, but not one that this library wrote: it has no description "
+                             "of a graph.")
+    try:
+        description = json.loads(metadata[KEY])
+        version = description["format"]
+        description["nodes"], description["designations"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(f"{path}: the description of the graph is damaged ({error!r}).") from None
+    if version != FORMAT:
+        raise ModelFileError(f"{path} has format {version}, this version of the library reads format {FORMAT}. "
+                             "Update the library.")
+    return description, tensors
+
+
+def decode(value, nodes, tensors, allow_functions=False, where=""):
+    """An argument from its JSON form; ``nodes``: name -> node rebuilt so far.
+
+    Raises ModelFileError for an unknown form, and for functions unless they are allowed.
+    """
+    def inner(v):
+        return decode(v, nodes, tensors, allow_functions, where)
+    if isinstance(value, list):
+        return [inner(v) for v in value]
+    if not isinstance(value, dict):
+        return value
+    if len(value) != 1:
+        raise ModelFileError(f"{where}: unknown form of an argument: {value!r}.")
+    (kind, content), = value.items()
+    try:
+        if kind == "node":
+            return nodes[content]
+        if kind == "param":
+            return nodes[content[0]].params[content[1]]
+        if kind == "array":
+            return tensors[content]
+        if kind == "tuple":
+            return tuple(inner(v) for v in content)
+        if kind == "fraction":
+            return Fraction(*content)
+        if kind == "dict":
+            return {k: inner(v) for k, v in content}
+        if kind == "shape":
+            shape, tags, strides, mfp_offsets, fov, centre, padded = content
+            return TaggedShape(shape, tags, inner(strides), mfp_offsets, inner(fov), inner(centre), padded)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ModelFileError(f"{where}: damaged argument {value!r} ({error!r}).") from None
+    if kind == "function":
+        if not allow_functions:
+            raise ModelFileError(f"{where}: the model calls the function {content!r}, which loading would import. If you "
+                                 "trust the file, load it with allow_functions=True.")
+        return _find_function(content)
+    raise ModelFileError(f"{where}: unknown form of an argument: {value!r}.")

@@ -1,0 +1,116 @@
+"""Shared variables: parameters that functions read and optimisers update in place."""
+import numpy as np
+import torch
+
+from elektronn2.config import config
+from elektronn2.neuromancer.init import initweights
+
+
+def as_floatX(x):
+    """A contiguous array of the working float dtype; a scalar becomes a 0-d array."""
+    return np.asarray(x, dtype=config.floatX, order="C")
+
+
+class VariableParam:
+    """A value shared by all functions that use it.
+
+    ``value``: array or number. ``apply_train``: whether optimisers update it. ``apply_reg``: whether
+    weight decay applies; a number above 1 multiplies the decay. ``dtype``: default the working float.
+
+    >>> p = VariableParam(np.zeros(3), name='p')
+    >>> p.set_value([1., 2., 3.])
+    >>> p.get_value()
+    array([1., 2., 3.], dtype=float32)
+    """
+
+    constant = False
+
+    def __init__(self, value=None, name=None, apply_train=True, apply_reg=True, dtype=None):
+        if value is None:
+            raise ValueError(f"Parameter {name!r} needs a value.")
+        self._name = name
+        self.apply_train = bool(apply_train)
+        self.apply_reg = apply_reg
+        self._updates = None
+        array = np.array(value, dtype=dtype or config.floatX)
+        self.tensor = torch.nn.Parameter(torch.from_numpy(array), requires_grad=self.apply_train)
+
+    @property
+    def name(self):
+        return self._name if self.apply_train or not self._name else f"{self._name}_noTrain"
+
+    @property
+    def shape(self):
+        return tuple(self.tensor.shape)
+
+    @property
+    def dtype(self):
+        return str(self.tensor.dtype).removeprefix("torch.")
+
+    def get_value(self):
+        """A copy of the value, as an array."""
+        return self.tensor.detach().cpu().contiguous().numpy().copy()
+
+    def set_value(self, value):
+        """Replace the value in place; shape and dtype stay.
+
+        Raises ValueError if the shape differs (a single number may fill a scalar parameter only).
+        """
+        array = np.asarray(value, dtype=self.dtype)
+        if array.shape != self.shape:
+            raise ValueError(f"Parameter {self.name!r} has shape {self.shape}, the new value has {array.shape}.")
+        with torch.no_grad():
+            self.tensor.copy_(torch.from_numpy(np.array(array)))
+
+    @property
+    def updates(self):
+        """None, or the expression whose value every optimiser step stores here."""
+        return self._updates
+
+    @updates.setter
+    def updates(self, expression):
+        if self.apply_train or self.apply_reg:
+            raise ValueError(f"Parameter {self.name!r} is trained or regularised: it is updated by the optimiser "
+                             "and may not have an update of its own. Make it with apply_train=False, apply_reg=False.")
+        self._updates = expression
+
+    def as_expression_of(self, graph):
+        return graph.param(self)
+
+    def __repr__(self):
+        return f"<{self._name}{self.shape}>" + ("" if self.apply_train else "_noTrain")
+
+
+class VariableWeight(VariableParam):
+    """A weight: given as ``value``, or made by ``initweights(shape, **init_kwargs)``.
+
+    Raises ValueError if neither ``value`` nor both ``shape`` and ``init_kwargs`` are given, or if the
+    shape of ``value`` is not ``shape`` (a number fills it).
+    """
+
+    def __init__(self, shape=None, init_kwargs=None, value=None, name=None, apply_train=True, apply_reg=True,
+                 dtype=None):
+        if value is None:
+            if shape is None or init_kwargs is None:
+                raise ValueError(f"Weight {name!r} needs a value, or both shape and init_kwargs.")
+            value = initweights(shape, **init_kwargs)
+        elif shape is not None:
+            value = np.asarray(value)
+            if value.ndim == 0:
+                value = np.full(shape, value)
+            elif value.shape != tuple(shape):
+                raise ValueError(f"Weight {name!r} must have shape {tuple(shape)}, the given value has {value.shape}.")
+        super().__init__(value, name, apply_train, apply_reg, dtype)
+
+
+class ConstantParam(VariableParam):
+    """A parameter that is never trained and whose value cannot be set."""
+
+    constant = True
+
+    def __init__(self, value, name=None, dtype=None):
+        super().__init__(value, name, apply_train=False, apply_reg=False, dtype=dtype)
+
+    def set_value(self, value):
+        raise RuntimeError(f"Parameter {self.name!r} is constant. Rebuild the model with unlock_all_params=True "
+                           "to make its weights trainable again.")

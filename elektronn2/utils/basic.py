@@ -1,0 +1,97 @@
+"""Small helpers: printing of numbers, atomic files, h5 in and out."""
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+
+def pretty_string_ops(n):
+    """A number of operations with one decimal and the largest unit that fits.
+
+    >>> pretty_string_ops(25.2e9)
+    '25.2 Giga Ops'
+    """
+    for factor, unit in ((1e12, "Tera"), (1e9, "Giga"), (1e6, "Mega")):
+        if n >= factor:
+            return f"{n / factor:.1f} {unit} Ops"
+    return f"{n / 1e3:.1f} kilo Ops"
+
+
+def pretty_string_time(t):
+    """Seconds as ``t=1.2h`` (above 4000 s), ``t=7m`` (above 300 s) or ``t=42s``.
+
+    >>> pretty_string_time(4320)
+    't=1.2h'
+    """
+    if t > 4000:
+        return f"t={t / 3600:.1f}h"
+    return f"t={t / 60:.0f}m" if t > 300 else f"t={t:.0f}s"
+
+
+@contextlib.contextmanager
+def atomic_write(path):
+    """Context manager: a temporary path in the folder of ``path``, renamed to it on success.
+
+    If the body fails (a full disk, say), the temporary file is removed and an existing file
+    at ``path`` stays as it was.
+    """
+    path = Path(path).expanduser()
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        os.chmod(temporary, 0o666 & ~_umask())
+        yield temporary
+        with open(temporary, "rb") as f:
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
+        raise
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def h5load(file, keys=None):
+    """Array of one data set, or list of arrays, from an h5 file.
+
+    ``keys``: a name, a list of names, or None for all (a bare array if there is only one).
+    Raises KeyError listing what is available, OSError for a file that is no h5 file.
+
+    >>> import tempfile, os
+    >>> name = os.path.join(tempfile.mkdtemp(), 'a.h5')
+    >>> h5save(np.arange(3), name)
+    >>> h5load(name)
+    array([0, 1, 2])
+    """
+    path = Path(file).expanduser()
+    with h5py.File(path, "r") as f:
+        wanted = [keys] if isinstance(keys, str) else list(f) if keys is None else list(keys)
+        missing = [k for k in wanted if k not in f]
+        if missing:
+            raise KeyError(f"{path} has no data set {missing}; available: {sorted(f)}.")
+        arrays = [f[k][()] for k in wanted]
+    return arrays[0] if len(arrays) == 1 and not isinstance(keys, (list, tuple)) else arrays
+
+
+def h5save(data, file, keys=None, compress=True):
+    """Write one array (key ``data``) or a list of arrays (keys ``0``, ``1``, ...), atomically."""
+    single = not isinstance(data, (list, tuple))
+    data = [data] if single else data
+    if keys is None:
+        keys = ["data"] if single else [str(i) for i in range(len(data))]
+    keys = [keys] if isinstance(keys, str) else keys
+    if len(keys) != len(data):
+        raise ValueError(f"h5save: {len(data)} arrays but {len(keys)} keys.")
+    with atomic_write(file) as temporary, h5py.File(temporary, "w") as f:
+        for key, array in zip(keys, data):
+            array = np.asarray(array)
+            f.create_dataset(key, data=array,
+                             compression="lzf" if compress and array.ndim else None)

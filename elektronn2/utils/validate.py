@@ -1,0 +1,39 @@
+"""Parsing of arguments at the border of the library."""
+import difflib
+import operator
+
+
+def as_tuple(value, n, name, minimum=1):
+    """``n`` integers from one integer or a sequence of ``n``.
+
+    >>> as_tuple(3, 2, 'filter_shape')
+    (3, 3)
+
+    Raises ValueError (wrong count or too small) and TypeError (not integers), naming ``name``.
+    """
+    try:
+        values = (operator.index(value),) * n
+    except TypeError:
+        try:
+            values = tuple(operator.index(v) for v in value)
+        except TypeError:
+            raise TypeError(f"{name} must be one integer or {n} integers, got {value!r}.") from None
+    if len(values) != n:
+        hint = " Use filter size 1 on an axis that is not to be filtered." if "filter" in name else ""
+        raise ValueError(f"{name} needs {n} values, one per spatial axis, got {len(values)}: "
+                         f"{value!r}.{hint}")
+    if any(v < minimum for v in values):
+        raise ValueError(f"{name} must be at least {minimum} on every axis, got {value!r}.")
+    return values
+
+
+def suggest(name, options):
+    """`` Did you mean 'x'?`` for the nearest option, or an empty string.
+
+    >>> suggest('adam', ['SGD', 'Adam'])
+    " Did you mean 'Adam'?"
+    """
+    options = [str(o) for o in options]
+    by_case = {o.lower(): o for o in options}
+    near = difflib.get_close_matches(str(name).lower(), by_case, n=1, cutoff=0.6)
+    return f" Did you mean {by_case[near[0]]!r}?" if near else ""
