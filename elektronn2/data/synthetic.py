@@ -103,14 +103,14 @@ def _neurites(rng, shape, aniso, radius, fill):
     for _ in range(int(100 + 1200 * np.prod(extent) / (16 * radius)**3)):
         if todo <= 0:
             break
-        thickness = 1 + 1.6 * (todo / (fill * ids.size))**2
+        thickness = 1 + 1.1 * (todo / (fill * ids.size))**2
         r0 = radius * thickness * np.exp(0.15 * rng.standard_normal())
         start = rng.random(3) * (extent - units)
         n += 1
         if not free(start):
             n -= 1
             continue
-        heading = rng.standard_normal(3) * (2.2, 1, 1)  # rather along z
+        heading = rng.standard_normal(3) * (3.5, 1, 1)  # rather along z
         phase, has_mito = rng.random() * 6.3, False
         for sign in (1, -1):
             pos, way, s = start, sign * heading / np.linalg.norm(heading), 0.0
@@ -137,7 +137,13 @@ def _neurites(rng, shape, aniso, radius, fill):
     return ids, mito
 
 
-def _drop_fragments(ids):
+def _fill(ids, holes, aniso):
+    """Give each voxel of ``holes`` the id of the nearest voxel outside them."""
+    near = ndimage.distance_transform_edt(holes, (aniso, 1, 1), return_distances=False, return_indices=True)
+    return ids[tuple(near)]
+
+
+def _drop_fragments(ids, aniso):
     """Give all but the largest piece of each cell to the nearest other voxel."""
     lost = np.zeros(ids.shape, bool)
     for i, box in enumerate(ndimage.find_objects(ids), 1):
@@ -146,21 +152,19 @@ def _drop_fragments(ids):
             if m > 1:
                 keep = np.bincount(parts.ravel())[1:].argmax() + 1
                 lost[box] |= (parts > 0) & (parts != keep)
-    near = ndimage.distance_transform_edt(lost, return_distances=False, return_indices=True)
-    return ids[tuple(near)]
+    return _fill(ids, lost, aniso)
 
 
 def _cells(rng, shape, aniso, radius):
     """Dense cells: ids int32 and mitochondria bool, both (z,x,y)."""
     ids, mito = _neurites(rng, shape, aniso, radius, fill=0.66)
-    gap, near = ndimage.distance_transform_edt(ids == 0, (aniso, 1, 1), return_indices=True)
-    ids = np.where(gap > 2 * radius, 0, ids[tuple(near)])
+    ids = _fill(ids, ids == 0, aniso)
     coords = np.indices(shape, dtype=np.float32)
     for size, scale in ((3.0, 22), (0.5, 7)):
         for c, unit in zip(coords, (aniso, 1, 1)):
             c += size / unit * _noise(rng, shape, scale, aniso)
     ids, mito = (ndimage.map_coordinates(a, coords, order=0, mode='mirror') for a in (ids, mito))
-    return _drop_fragments(ids), mito
+    return _drop_fragments(ids, aniso), mito
 
 
 def _distance_to_boundary(ids, aniso):
@@ -176,7 +180,7 @@ def _distance_to_boundary(ids, aniso):
     return ndimage.distance_transform_edt(~edge, (aniso, 1, 1)).astype(np.float32)
 
 
-def _paint(rng, ids, mito, dist, aniso, contrast):
+def _paint(rng, ids, mito, dist, cleft, aniso, contrast):
     """Noise-free picture of the cells, float32 (z,x,y), about 0 to 1."""
     def noise(scale):
         return _noise(rng, ids.shape, scale, aniso)
@@ -185,13 +189,14 @@ def _paint(rng, ids, mito, dist, aniso, contrast):
         return ndimage.gaussian_filter(a, (sigma / aniso, sigma, sigma), truncate=3)
 
     # Cytoplasm: all grey levels equally often, for big and for small cells.
-    rank = np.argsort(np.argsort(np.bincount(ids.ravel())))
-    level = 0.42 + 0.63 * ((0.618034 * rank + rng.random()) % 1)
-    level[0] = 1.0
+    size = np.bincount(ids.ravel())
+    order = np.argsort(size)[np.argsort((0.618034 * np.arange(size.size) + rng.random()) % 1)]
+    level = np.empty(size.size)
+    level[order] = 0.40 + 0.70 * (np.cumsum(size[order]) - 0.5 * size[order]) / ids.size
     img = level.astype(np.float32)[ids] + 0.03 * (noise(3) + noise(7))
     # Endoplasmic reticulum: thin faint curves in patches of the interior.
     inside = np.clip((dist - 2.5) / 1.5, 0, 1) * np.clip(noise(20) - 0.2, 0, 1)
-    img -= 0.08 * np.exp(-(noise(16) / 0.07)**2) * inside
+    img -= 0.06 * np.exp(-(noise(16) / 0.07)**2) * inside
     # Vesicles: small dark rings in clusters.
     spots = (rng.random(ids.shape, dtype=np.float32) < 0.02) & (noise(14) > 1) & (dist > 3.5)
     spots = spots.astype(np.float32)
@@ -200,29 +205,29 @@ def _paint(rng, ids, mito, dist, aniso, contrast):
     mito = mito & (dist > 2)
     depth = ndimage.distance_transform_edt(mito, (aniso, 1, 1)).astype(np.float32)
     body = rng.normal(0.4, 0.05, level.size).astype(np.float32)[ids] + 0.06 * np.sin(6 * noise(12))
-    body += 0.06 * np.exp(-((depth - 3) / 0.8)**2) - 0.08 * np.exp(-(depth - 1)**2)
+    body += 0.06 * np.exp(-((depth - 3) / 0.8)**2) - 0.06 * np.exp(-(depth - 1)**2)
     img = np.where(mito, body, img)
     # Membranes of varying contrast, in places with a bright cleft between two.
-    strength = contrast * np.clip(1 + 0.28 * noise(18), 0.6, 1.6)
+    strength = contrast * np.clip(1 + 0.28 * noise(18), 0.65, 1.6)
     profile = np.exp(-(np.maximum(dist - 0.3, 0) / 1.1)**2)
-    profile -= 0.9 * np.clip(0.5 * noise(15), 0, 1) * (dist < 0.5)
+    profile -= 0.7 * cleft * (dist < 0.5)
     return img - strength * profile
 
 
 def _photograph(rng, img, aniso, noise):
     """Blur, uneven brightness, section jumps and noise; uint8 (z,x,y)."""
     img = ndimage.gaussian_filter(img, (0.8 / aniso, 0.7, 0.7), truncate=3)
-    img += 0.08 * _noise(rng, img.shape, 60, aniso)
+    img += 0.10 * _noise(rng, img.shape, 60, aniso)
     gain, offset = rng.standard_normal((2, len(img), 1, 1), dtype=np.float32)
     img = (img - 0.5) * (1 + 0.04 * gain) + 0.5 + 0.04 * offset
     if noise > 0:
         photons = 0.5 / noise**2
-        img = rng.poisson(np.clip(img, 0.02, 1.3) * photons) / photons
+        img = rng.poisson(np.clip(img, 0.02, 1.4) * photons) / photons
         img += 0.4 * noise * rng.standard_normal(img.shape, dtype=np.float32)
-    return np.clip(img * 235, 0, 255).astype(np.uint8)
+    return np.clip(img * 210, 0, 255).astype(np.uint8)
 
 
-def make_volume(shape, seed=0, aniso=2.0, radius=9.0, contrast=0.4, noise=0.04):
+def make_volume(shape, seed=0, aniso=2.0, radius=9.0, contrast=0.4, noise=0.035):
     """Paint a volume of brain-like tissue as a serial-section EM would show it.
 
     A function of its arguments only: the same call gives the same arrays
@@ -241,7 +246,7 @@ def make_volume(shape, seed=0, aniso=2.0, radius=9.0, contrast=0.4, noise=0.04):
     -------
     raw : uint8 (z,x,y)
     ids : int32 (z,x,y), one number per cell, 0 = extracellular space
-    barrier : int16 (z,x,y), 1 = cell boundary or extracellular, 0 = interior
+    barrier : int16 (z,x,y), 1 = cell boundary (and all of ids == 0), 0 = interior
 
     Raises ValueError for a bad shape, seed or number.
 
@@ -259,9 +264,10 @@ def make_volume(shape, seed=0, aniso=2.0, radius=9.0, contrast=0.4, noise=0.04):
                          f'got {seed!r}.') from e
     ids, mito = _cells(rng, shape, aniso, radius)
     dist = _distance_to_boundary(ids, aniso)
-    barrier = ((dist <= 1.5) | (ids == 0)).astype(np.int16)
-    raw = _photograph(rng, _paint(rng, ids, mito, dist, aniso, contrast), aniso, noise)
-    return raw, ids.astype(np.int32), barrier
+    cleft = np.clip(0.5 * _noise(rng, shape, 15, aniso), 0, 1)  # how wide open
+    img = _paint(rng, ids, mito, dist, cleft, aniso, contrast)
+    ids = np.where((dist < 0.5) & (cleft > 0.5), 0, ids).astype(np.int32)
+    return _photograph(rng, img, aniso, noise), ids, (dist <= 1.5).astype(np.int16)
 
 
 def default_data_path():

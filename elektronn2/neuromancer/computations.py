@@ -36,6 +36,8 @@ def by_mode(train, predict):
 @op(meta=lambda cost, wrt: torch.empty_like(wrt))
 def grad(cost, wrt):
     """Gradient of the sum of ``cost`` with respect to a parameter, source or expression ``wrt``."""
+    if not cost.requires_grad:
+        return torch.zeros_like(wrt)  # class ids, say, do not depend on anything differentiably
     with torch.enable_grad():
         g, = torch.autograd.grad(cost.sum(), wrt, create_graph=True, allow_unused=True)
     return torch.zeros_like(wrt) if g is None else g
@@ -64,7 +66,7 @@ def _conv_one_channel(x, w, b, pad):
     if pad[-1]:
         x = F.pad(x, (pad[-1], pad[-1]))
     x = x[:, 0].unfold(-1, w.shape[-1], 1).contiguous().movedim(-1, 1)
-    w = w[:, 0].movedim(-1, 1).unsqueeze(-1)
+    w = w[:, 0].movedim(-1, 1).unsqueeze(-1).contiguous()
     return _CONV[w.ndim - 2](x, w, b, padding=[*pad[:-1], 0])
 
 

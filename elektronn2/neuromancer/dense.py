@@ -35,7 +35,8 @@ def geometry(node):
     if len(shape.mfp_offsets) > 1:
         raise ValueError(f"{node.name!r} ends in {len(shape.mfp_offsets)} MFP fragments; add FragmentsToDense, "
                          "or use rebuild_model(model, override_mfp_to_active=True).")
-    fragments = any(len(p.shape.mfp_offsets) > 1 for n in nodes for p in n.parents)
+    # a pooling network is its window at every voxel; what it would see of its own padding is not part of that
+    pooled = any(s > 1 for s in shape._strides) or any(len(p.shape.mfp_offsets) > 1 for n in nodes for p in n.parents)
     axes = []
     for k, tag in enumerate(shape.spatial_tags):
         stride = Fraction(shape._strides[k])
@@ -50,7 +51,7 @@ def geometry(node):
             patch=source.spatial_shape[k], out=shape.spatial_shape[k], stride=max(int(stride), 1), scale=scale,
             centre=floor(shape.centre[k] * scale + Fraction(scale - 1, 2)),
             grid=lcm(*(s.numerator for s in strides)) if upsamples else 1, border=shape.padded[k],
-            keep_border=stride <= 1 and not fragments))
+            keep_border=not pooled))
     return axes
 
 
@@ -115,7 +116,7 @@ def predict_dense(node, raw_img, as_uint8=False, pad_raw=False, progress=True):
             total = int(np.prod([n if pad_raw else g.size(n) for g, n in zip(axes, padded[1:])]))
             logger.info("Predicting img %s in %d Blocks: %s", padded, int(np.prod(blocks)), blocks)
             bar = tqdm(total=total * len(volumes), unit="voxel", unit_scale=True, leave=False, delay=2,
-                       disable=not progress)
+                       disable=None if progress else True)  # None: only on a terminal
     for volume in volumes:
         results.append(predict_tiled(lambda patch: to_numpy(function.tensors(patch)[0]), volume, axes,
                                      node.shape["f"], pad_raw, prepare, finish, on_start=on_start,

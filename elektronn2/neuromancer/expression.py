@@ -12,6 +12,7 @@ expression knows its shape at once, and an operation that does not fit fails whe
 """
 import functools
 
+import numpy as np
 import torch
 from torch import fx
 
@@ -122,6 +123,8 @@ class Graph(fx.proxy.TracerBase):
             return a.as_expression_of(self).node
         if isinstance(a, torch.Tensor):
             return self.constant(a)
+        if isinstance(a, np.generic):
+            return a.item()
         return super().create_arg(a)
 
     def param(self, param):

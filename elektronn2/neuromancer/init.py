@@ -71,6 +71,6 @@ def _orthogonal(shape, n_out, width, rng):
     """Right singular vectors of an (n_out, rest) Gaussian, each row scaled to standard deviation ``width``."""
     rest = int(np.prod(shape)) // n_out
     rows = rng.normal(size=(n_out, max(n_out, rest)))
-    v = np.linalg.svd(rows, full_matrices=False)[2][:, :rest]
-    v = v / v.std(axis=1, keepdims=True) * width
+    v = np.linalg.svd(rows, full_matrices=False)[2]
+    v = (v / v.std(axis=1, keepdims=True) * width)[:, :rest]
     return v.T.reshape(shape) if len(shape) == 2 else v.reshape(shape)

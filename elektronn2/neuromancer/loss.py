@@ -55,6 +55,14 @@ def _check_target(node, pred, target, f):
                          + ("Sparse targets hold class ids: use override_f=1." if f != t.shape[s.tag2index("f")] else ""))
 
 
+def _check_sizes(node, argument, given, wanted):
+    """A node given as ``argument`` must have the sizes ``wanted`` (None: any)."""
+    if isinstance(given, Node) and (len(given.shape) != len(wanted) or any(
+            n is not None and m is not None and n != m for n, m in zip(given.shape, wanted))):
+        raise ValueError(f"{type(node).__name__} {node.name!r}: {argument} {given.name!r} has shape {given.shape}, "
+                         f"needed are sizes {tuple(wanted)}.")
+
+
 class MultinoulliNLL(Node):
     """Negative log-likelihood of class probabilities; its mean is the mean per labelled element.
 
@@ -85,6 +93,10 @@ class MultinoulliNLL(Node):
         self.target_is_sparse, self.weakness = bool(target_is_sparse), weakness
         f = pred.shape["f"]
         _check_target(self, pred, target, self.n_indep if target_is_sparse else f)
+        _check_sizes(self, "class_weights", class_weights, [f])
+        _check_sizes(self, "example_weights", example_weights, pred.shape.delaxis("f"))
+        _check_sizes(self, "mask_class_labeled", mask_class_labeled, [pred.shape["b"], f])
+        _check_sizes(self, "mask_class_not_present", mask_class_not_present, [pred.shape["b"], f])
         self._weights = class_weights
         if class_weights is not None and not isinstance(class_weights, Node):
             value = np.asarray(class_weights, float)

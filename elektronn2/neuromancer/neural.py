@@ -81,7 +81,8 @@ class NeuralLayer(Node):
             raise ValueError(f"{type(self).__name__} {self.name!r}: gamma, mean and std need batch_normalisation.")
 
     def _bias(self):
-        return C.bias_of(self.b) if self.activation_func == "prelu" else self.b
+        b = self.model.graph.param(self.b)
+        return C.bias_of(b) if self.activation_func == "prelu" else b
 
     def _activate(self, x, bias_added=False, axis=1):
         """Batch normalisation, bias, activation and dropout of a linear result."""
@@ -89,7 +90,7 @@ class NeuralLayer(Node):
         if self.batch_normalisation:
             x = self._normalise(x, axis)
         elif not bias_added:
-            x = C.add_bias(x, self._bias() if self.activation_func == "prelu" else symbolic(self.b), axis)
+            x = C.add_bias(x, self._bias(), axis)
         if self.activation_func == "prelu":
             x = C.apply_activation(x, "prelu", C.slope_of(symbolic(self.b)), axis)
         elif self.activation_func not in ("lin", "linear"):
@@ -115,13 +116,12 @@ class NeuralLayer(Node):
             r = symbolic(self.gradnet_rate)
             logger.warning("%s: batch normalisation is faded out; below a rate of 0.5 this is unreliable.", self.name)
             mean, std, gamma = mean * r, r * std + (1 - r), r * gamma + (1 - r)
-        b = self._bias() if self.activation_func == "prelu" else symbolic(self.b)
-        return C.normalise(x, gamma, mean, std, b, axis)
+        return C.normalise(x, gamma, mean, std, self._bias(), axis)
 
-    def _notes(self):
+    def _notes(self, dropout="Dropout rate="):
         notes = ""
         if "dropout_rate" in self.params:
-            notes += f"dropout_rate={float(self.dropout_rate.get_value()):.1f}, "
+            notes += f"{dropout}{float(self.dropout_rate.get_value()):.1f}, "
         if self.batch_normalisation:
             notes += f"BN in '{self.batch_normalisation}' mode "
         return notes
@@ -166,7 +166,8 @@ class Perceptron(NeuralLayer):
         self.computational_cost = self.parent.shape.stripnone_prod * self.n_f
 
     def _repr_details(self):
-        return f"n_f={self.n_f}, act='{self.activation_func}', " + ("flatten, " if self.flatten else "") + self._notes()
+        return f"n_f={self.n_f}, act='{self.activation_func}', " + (
+            "input was flattened, " if self.flatten else "") + self._notes("dropout rate = ")
 
 
 Dot = Perceptron
@@ -189,7 +190,8 @@ class Conv(NeuralLayer):
     filter - 1). ``mfp``: max-fragment pooling: every shift of the pooling grid becomes a fragment on the
     batch axis, and (L - filter + 1 - pool + 1) must be a multiple of pool.
 
-    Cost: multiply-adds before pooling. ValueError if sizes do not fit, naming axis, length, pool and kernel.
+    Cost: multiply-adds before pooling, at L + filter - 1 positions for 'same' and 'full'. ValueError if sizes do not
+    fit, naming axis, length, pool and kernel.
     """
 
     def __init__(self, parent, n_f, filter_shape, pool_shape=None, conv_mode="valid", activation_func="relu",
@@ -228,10 +230,8 @@ class Conv(NeuralLayer):
     def _make_output(self):
         symbolic = self.model.graph.param
         early_bias = not self.batch_normalisation  # a constant per feature commutes with the maximum
-        bias = None
-        if early_bias:
-            bias = C.bias_of(symbolic(self.b)) if self.activation_func == "prelu" else symbolic(self.b)
-        x = C.conv(self.parent.output, symbolic(self.w), bias, self.conv_mode)
+        x = C.conv(self.parent.output, self.model.graph.param(self.w), self._bias() if early_bias else None,
+                   self.conv_mode)
         if prod(self.pool_shape) > 1:
             x = C.fragmentpool(x, self.pool_shape) if self.mfp else C.pooling(x, self.pool_shape)
         self.output = self._activate(x, early_bias)
@@ -246,7 +246,7 @@ class Conv(NeuralLayer):
 
     def _calc_comp_cost(self):
         s = self.parent.shape
-        positions = [n + {"valid": 1 - f, "same": 0, "full": f - 1}[self.conv_mode]
+        positions = [n + (1 - f if self.conv_mode == "valid" else f - 1)
                      for n, f in zip(s.spatial_shape, self.filter_shape) if n is not None]
         self.computational_cost = prod(self.w.shape) * prod(positions) * (s["b"] or 1)
 

@@ -417,7 +417,7 @@ class Node(metaclass=NodeType):
 
 
 class Input(Node):
-    """A source: values that are given when a function is called.
+    """A source: values that are given when a function is called. Output (b, f, *L), or whatever ``shape`` says.
 
     ``shape``: sizes, None for any; ``tags``: axis letters, like 'b,f,z,x,y'; ``strides``, ``fov``,
     ``offsets``: per spatial axis, where its voxels sit on another input (for targets); ``dtype``: a name.

@@ -198,7 +198,9 @@ class TaggedShape:
 
     @property
     def ext_repr(self):
-        """Sizes, field of view, offsets, strides and spatial shape as text."""
+        """Sizes, and field of view, offsets, strides and spatial shape if there are spatial axes, as text."""
+        if not self.ndim:
+            return repr(self)
         fov = [v if isinstance(v, int) else float(v) for v in self.fov]
         strides = np.array([float(s) for s in self._strides])
         if all(s.denominator == 1 for s in self._strides):

@@ -99,7 +99,7 @@ def nearest_size(size_rule, desired, axis="?"):
     Raises ValueError if none below 5000 fits.
     """
     start = MAX_PATCH - 1 if desired is None else desired
-    for n in (*range(start, 1, -1), *range(start + 1, MAX_PATCH)):
+    for n in (*range(start, 0, -1), *range(start + 1, MAX_PATCH)):
         if fits(size_rule, n):
             return n
     raise ValueError(f"No patch size below {MAX_PATCH} fits the layers on axis {axis}.")

@@ -5,7 +5,7 @@ one pass, with its pooling grid anchored at voxel 0. Tiles are only the means: t
 allows, overlap by what the function loses at its borders, and what a tile's own border has touched is
 not used. So the result does not depend on the tiling.
 """
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import ceil
 
@@ -31,6 +31,13 @@ class Geometry:
     grid: int = 1
     border: int = 0
     keep_border: bool = False
+
+    def fitted(self, n):
+        """The same for a patch no longer than a volume of ``n`` needs: then the volume's border is the function's."""
+        steps = (self.patch - n) // self.grid
+        if not (self.keep_border and self.border) or steps < 1:
+            return self
+        return replace(self, patch=self.patch - steps * self.grid, out=self.out - steps * self.grid * self.scale)
 
     @property
     def tile(self):
@@ -146,6 +153,7 @@ def predict_tiled(function, volume, geometry, n_out, pad=False, prepare=None, fi
     padding = [g.padding(n) if pad else (0, 0, 0) for g, n in zip(geometry, sizes)]
     padded = [n + a + b for n, (a, b, _) in zip(sizes, padding)]
     check_size(padded, geometry)
+    geometry = [g.fitted(n) for g, n in zip(geometry, padded)]
     wanted = [n * g.scale if pad else g.size(n) for g, n in zip(geometry, sizes)]
     tiles = [g.tiles(n) for g, n in zip(geometry, padded)]
     if on_start:

@@ -1,0 +1,160 @@
+"""Dense prediction: tiled equals whole, MFP equals all shifts, impulses land where the geometry says."""
+from fractions import Fraction
+from itertools import product
+from math import lcm
+
+import numpy as np
+import pytest
+from random_graphs import legal_size, random_networks
+
+from elektronn2 import neuromancer as nm
+from elektronn2.neuromancer.dense import geometry
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def whole(model, raw):
+    """The definition: the whole volume in one pass per shift of the output grid, raw (f, *L) of a legal size + stride - 1.
+
+    Outputs that padding inside a strided network has touched are cut.
+    """
+    node = model.prediction_node
+    axes = geometry(node)
+    strides = [a.stride for a in axes]
+    sizes = [n - s + 1 for n, s in zip(raw.shape[1:], strides)]
+    big = nm.model.rebuild_model(model, imposed_patch_size=sizes)
+    assert big.input_node.shape.spatial_shape == sizes
+    out = big.prediction_node.shape.spatial_shape
+    dense = np.empty((node.shape["f"], *(n * s for n, s in zip(out, strides))))
+    for shift in product(*map(range, strides)):
+        window = raw[(slice(None), *(slice(d, d + n) for d, n in zip(shift, sizes)))]
+        dense[(slice(None), *(slice(d, None, s) for d, s in zip(shift, strides)))] = big.predict(window[None])[0]
+    cut = [0 if a.keep_border else a.border * a.stride for a in axes]
+    return dense[(slice(None), *(slice(c, n - c) for c, n in zip(cut, dense.shape[1:])))]
+
+
+def patch_for_tiling(recipe, size, model, upsampling=True):
+    """A model whose patch is large enough to be a tile that steps by some voxels."""
+    for _ in range(20):
+        try:
+            if all(len(a.tiles(a.tile + 4)) <= 3 for a in geometry(model.prediction_node)):
+                return size, model
+        except ValueError:
+            pass
+        size, model = legal_size(recipe, [n + 2 for n in size], upsampling)
+    raise AssertionError(f"no patch of {recipe} can be a tile")
+
+
+def tileable_mfp(model, size):
+    for more in (8, 16, 32, 64):
+        mfp = nm.model.rebuild_model(model, override_mfp_to_active=True, imposed_patch_size=[n + more for n in size])
+        try:
+            for a in geometry(mfp.prediction_node):
+                a.tiles(a.tile + 1)
+        except ValueError:
+            continue
+        return mfp
+    raise AssertionError("no MFP patch can be a tile")
+
+
+def close(a, b):
+    assert a.shape == b.shape
+    return np.abs(a - b).max() <= 1e-9 * max(1, np.abs(b).max())
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_tiled_equals_whole_on_random_graphs(part, rng):
+    """50 random graphs each: at least two tiles per axis, against one pass over the whole volume."""
+    for recipe, size, model in random_networks(part, 50):
+        size, model = patch_for_tiling(recipe, size, model)
+        axes = geometry(model.prediction_node)
+        steps = [max(lcm(a.grid), a.block // a.grid * a.grid) for a in axes]
+        wanted = [n + s // a.scale + 1 for n, s, a in zip(size, steps, axes)]
+        whole_size, _ = legal_size(recipe, wanted)
+        raw = rng.normal(size=(1, *(n + a.stride - 1 for n, a in zip(whole_size, axes))))
+        assert all(len(a.tiles(n)) >= 2 for a, n in zip(axes, raw.shape[1:])), recipe
+        assert close(model.predict_dense(raw), whole(model, raw)), recipe
+
+        padded = model.predict_dense(raw, pad_raw=True)
+        assert padded.shape[1:] == tuple(n * a.scale for n, a in zip(raw.shape[1:], axes))
+        widths = [a.padding(n) for a, n in zip(axes, raw.shape[1:])]
+        mirrored = np.pad(raw, [(0, 0), *((before, after + 80) for before, after, _ in widths)], mode="symmetric")
+        legal, _ = legal_size(recipe, [n + b + c - a.stride + 1 for a, n, (b, c, _) in zip(
+            axes, raw.shape[1:], widths)], limit=80)
+        reference = whole(model, mirrored[(slice(None), *(slice(0, n + a.stride - 1) for n, a in zip(legal, axes)))])
+        # a same-padding network sees its own padding at the border of the rounded-up volume
+        same = [n + a.stride - 1 == m + b + c for n, m, a, (b, c, _) in zip(legal, raw.shape[1:], axes, widths)]
+        if all(s or not a.border or not a.keep_border for s, a in zip(same, axes)):
+            part_of = reference[(slice(None), *(slice(s, s + n) for (_, _, s), n in zip(widths, padded.shape[1:])))]
+            assert close(padded, part_of), recipe
+        nm.model_manager.models.clear()
+
+
+@pytest.mark.parametrize("part", range(2))
+def test_mfp_equals_all_shifts_on_random_graphs(part, rng):
+    """Max-fragment pooling against the shifted passes, on branching graphs without upsampling."""
+    pooled = 0
+    for recipe, size, model in random_networks(100 + part, 50, upsampling=False):
+        size, model = patch_for_tiling(recipe, size, model, upsampling=False)
+        raw = rng.normal(size=(1, *(n + 7 for n in size)))
+        shifts = model.predict_dense(raw)
+        mfp = tileable_mfp(model, size)
+        strides = model.prediction_node.shape.strides
+        if np.prod(strides) > 1:
+            pooled += 1
+            assert any(type(n).__name__ == "FragmentsToDense" for n in mfp.nodes.values())
+        for pad in (False, True):
+            assert close(mfp.predict_dense(raw, pad_raw=pad), shifts if not pad else model.predict_dense(
+                raw, pad_raw=True)), recipe
+        nm.model_manager.models.clear()
+    assert pooled > 20
+
+
+def test_pooling_network_is_the_window_at_every_voxel(rng):
+    """Without padding, every dense voxel is the network evaluated on the one window of fov size around it."""
+    for recipe, size, model in random_networks(7, 20, upsampling=False, padding=False):
+        shape = model.prediction_node.shape
+        raw = rng.normal(size=(1, *(n + 9 for n in size)))
+        dense = model.predict_dense(raw)
+        crops = [int(c) - (v - 1) / 2 for c, v in zip(shape.offsets, shape.fov)]
+        if any(c > 0 for c in crops):
+            continue  # cropped inside: the smallest window gives nothing
+        assert dense.shape[1:] == tuple(n - v + 1 for n, v in zip(raw.shape[1:], shape.fov))
+        window = nm.model.rebuild_model(model, imposed_patch_size=shape.fov)
+        for _ in range(5):
+            at = [int(rng.integers(n)) for n in dense.shape[1:]]
+            cut = raw[(slice(None), *(slice(i, i + v) for i, v in zip(at, shape.fov)))]
+            np.testing.assert_allclose(window.predict(cut[None])[0][(slice(None), *[0] * len(at))],
+                                       dense[(slice(None), *at)], atol=1e-9)
+
+
+def test_impulse_lands_where_the_geometry_says(rng):
+    """A changed voxel changes exactly the outputs whose window holds it (at most those, after upsampling)."""
+    exact = 0
+    for recipe, size, _ in random_networks(11, 60):
+        size, model = legal_size(recipe, size, activation="lin")
+        size, model = patch_for_tiling(recipe, size, model)
+        model = legal_size(recipe, size, activation="lin")[1]
+        for node in model.nodes.values():
+            if "w" in node.params:
+                node.w.set_value(np.abs(node.w.get_value()) + 0.1)
+        axes, shape = geometry(model.prediction_node), model.prediction_node.shape
+        raw = rng.random((1, *(n + a.grid for n, a in zip(size, axes))))
+        at = [n // 2 for n in raw.shape[1:]]
+        changed = raw.copy()
+        changed[(0, *at)] += 1e3
+        moved = np.abs(model.predict_dense(changed, pad_raw=True) - model.predict_dense(raw, pad_raw=True))[0] > 1e-6
+        if not moved.any():
+            continue  # a stride larger than the window leaves voxels out
+        upsamples = any(type(n).__name__ == "UpConv" for n in model.nodes.values())
+        for k, (v, a, fov) in enumerate(zip(at, axes, shape.fov)):
+            hits = np.flatnonzero(moved.any(axis=tuple(i for i in range(moved.ndim) if i != k)))
+            # output voxel j sits on input voxel (j - (scale - 1) / 2) / scale, plus what an even fov was rounded down by
+            exact_index = shape.centre[k] * a.scale + Fraction(a.scale - 1, 2)
+            position = (hits - (a.scale - 1) / 2 + float(exact_index - a.centre)) / a.scale
+            half = (float(fov) - 1) / 2
+            assert position.min() >= v - half - 1e-9 and position.max() <= v + half + 1e-9, (recipe, k)
+            if not upsamples and not any(op in ("pad", "same", "full") for op, _ in recipe[1]):
+                assert position.min() == v - half and position.max() == v + half, (recipe, k)
+                exact += 1
+    assert exact > 20

@@ -1,0 +1,444 @@
+"""What every node class promises, tested on every class of the registry.
+
+A new class of the library needs an entry in SAMPLES, or ``test_every_class_has_samples`` fails. Classes that users,
+other tests or doctests define are left alone.
+"""
+import inspect
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from elektronn2 import neuromancer as nm
+from elektronn2.neuromancer import serialize
+from elektronn2.neuromancer.loss import Classification, _Errors
+from elektronn2.neuromancer.node_basic import Node
+from elektronn2.neuromancer.registry import NODES
+
+CLASSES = {k: c for k, c in NODES.items() if c.__module__.startswith("elektronn2.")}
+BASES = {"Node", "NeuralLayer"}  # what the others inherit from; they compute nothing of their own
+
+QUIET = dict(print_repr=False)
+RNG = np.random.default_rng(3)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Tiny networks gain nothing from threads, and lose much where other processes want the cores too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+# -- samples: each a function batch size -> node --------------------------------------------------------
+def image(b, n_f=2, sizes=(6, 7), tags="b,f,x,y", **kwargs):
+    return nm.Input((b, n_f, *sizes), tags, **QUIET, **kwargs)
+
+
+def vector(b, n_f=4):
+    return nm.Input((b, n_f), "b,f", **QUIET)
+
+
+def one(size):
+    return image(1, 1, size)
+
+
+def probabilities(b, **kwargs):
+    return nm.Softmax(image(b, 4, (2, 3)), **QUIET, **kwargs)
+
+
+def target(like, f, dtype="int16"):
+    return nm.Input_like(like, dtype, override_f=f, **QUIET)
+
+
+def nll(b, n_indep=1, sparse=True, extras=False, **kwargs):
+    p = probabilities(b, n_indep=n_indep)
+    t = target(p, n_indep) if sparse else target(p, 4, "float32")
+    if extras:
+        kwargs.update(class_weights=nm.Input((4,), "f", **QUIET), example_weights=nm.Input((b, 2, 3), "b,x,y", **QUIET),
+                      mask_class_labeled=vector(b), mask_class_not_present=vector(b))
+    return nm.MultinoulliNLL(p, t, target_is_sparse=sparse, **kwargs, **QUIET)
+
+
+def shared(b):
+    x = image(b)
+    first = nm.Conv(x, 3, 2, name="first", **QUIET)
+    return nm.Conv(x, 3, 2, activation_func="tanh", w=first.w, b=first.b, **QUIET)
+
+
+def fragments():
+    return nm.Conv(one((8, 11)), 2, (2, 1), (2, 3), mfp=True, **QUIET)
+
+
+SAMPLES = {
+    "Node": [lambda b: Node(image(b))],
+    "Input": [
+        image, vector, lambda b: image(b, 1, (3,), "b,f,z"), lambda b: image(b, 2, (3, 4, 5), "b,f,z,x,y"),
+        lambda b: image(b, dtype="int16", strides=[2, 4], fov=[3, 5], offsets=[1, 2]),
+        lambda b: target(nm.Pool(image(b, 2, (6, 6)), 2, **QUIET), 1)],
+    "Concat": [
+        lambda b: nm.Concat([image(b), image(b, 3)], **QUIET),
+        lambda b: nm.Concat([image(b), image(b, sizes=(2, 7))], axis="x", **QUIET),
+        lambda b: nm.Concat((image(b), image(b)), axis=3, **QUIET)],
+    "Add": [lambda b: nm.Add(image(b), image(b), **QUIET)],
+    "ApplyFunc": [
+        lambda b: nm.ApplyFunc(image(b), torch.nn.functional.silu),
+        lambda b: nm.ApplyFunc(vector(b), torch.nn.functional.leaky_relu, (0.2,), dict(inplace=False)),
+        lambda b: nm.ApplyFunc(image(b), nm.computations.batch_mean, shape=nm.graphutils.TaggedShape((2,), "f"))],
+    "Perceptron": [
+        lambda b: nm.Perceptron(vector(b), 3, **QUIET),
+        lambda b: nm.Perceptron(image(b), 4, "maxout 2", flatten=True, dropout_rate=0.4, **QUIET),
+        lambda b: nm.Perceptron(image(b), 4, "prelu", batch_normalisation="train", **QUIET),
+        lambda b: nm.Perceptron(vector(b), 2, "lin", w=[np.ones((4, 2)), "const"], b=np.arange(2), **QUIET)],
+    "Conv": [
+        lambda b: nm.Conv(image(b), 3, (3, 2), (2, 2), **QUIET),
+        lambda b: nm.Conv(image(b, 1, (7,), "b,f,z"), 3, 2, 3, activation_func="prelu", **QUIET),
+        lambda b: nm.Conv(image(b, 1, (3, 4, 5), "b,f,z,x,y"), 4, [1, 3, 2], activation_func="maxout 2", **QUIET),
+        lambda b: nm.Conv(image(b), 3, (3, 1), conv_mode="same", batch_normalisation="train", dropout_rate=0.5,
+                          **QUIET),
+        lambda b: nm.Conv(image(b), 3, 2, conv_mode="full", batch_normalisation="predict", mean=np.ones(3), **QUIET),
+        lambda b: nm.Conv(image(b), 3, 2, batch_normalisation="fadeout", gradnet_mode=True, **QUIET),
+        lambda b: nm.Conv(image(b), 3, 2, w=[RNG.normal(size=(3, 2, 2, 2)), "const"], **QUIET),
+        shared],
+    "Pool": [
+        lambda b: nm.Pool(image(b, sizes=(6, 9)), (2, 3), **QUIET),
+        lambda b: nm.Pool(image(b, sizes=(7, 9)), 3, stride=(2, 1), mode="average", **QUIET),
+        lambda b: nm.Pool(image(b, 1, (4,), "b,f,x"), 2, mode="sum", **QUIET)],
+    "UpConv": [
+        lambda b: nm.UpConv(image(b), 3, (2, 3), **QUIET),
+        lambda b: nm.UpConv(image(b, 2, (2, 3, 2), "b,f,z,x,y"), 2, (1, 2, 2), "prelu", identity_init=False,
+                            batch_normalisation="train", **QUIET)],
+    "FragmentsToDense": [
+        lambda b: nm.FragmentsToDense(fragments(), **QUIET),
+        lambda b: nm.FragmentsToDense(nm.Pool(one((5, 7)), (2, 1), mfp=True, **QUIET), **QUIET)],
+    "Crop": [lambda b: nm.Crop(image(b), (2, 0), **QUIET), lambda b: nm.Crop(image(b, 1, (4,), "b,f,x"), 1, **QUIET)],
+    "Pad": [lambda b: nm.Pad(image(b), (2, 0), 1.5, **QUIET), lambda b: nm.Pad(image(b), 1, **QUIET)],
+    "Softmax": [probabilities, lambda b: probabilities(b, n_indep=2),
+                lambda b: nm.Softmax(nm.Perceptron(vector(b), 3, "lin", **QUIET), n_class=3, **QUIET)],
+    "MultinoulliNLL": [nll, lambda b: nll(b, 2), lambda b: nll(b, sparse=False), lambda b: nll(b, extras=True),
+                       lambda b: nll(b, class_weights=[1, 2, 0.5, 1], weakness=0.2),
+                       lambda b: nll(b, class_weights=np.arange(4.0))],
+    "AggregateLoss": [
+        lambda b: nm.AggregateLoss(nll(b), **QUIET),
+        lambda b: nm.AggregateLoss([nll(b), vector(b)], [0.3, 0.7], **QUIET),
+        lambda b: nm.AggregateLoss([nll(b), vector(b)], np.array([0.3, 0.7]), **QUIET)],
+    "Classification": [
+        lambda b: Classification(probabilities(b, n_indep=2), **QUIET),
+        lambda b: Classification(nm.Conv(image(b), 3, 2, activation_func="sig", **QUIET), **QUIET),
+        lambda b: Classification(image(b, 4), n_class=2, n_indep=2, **QUIET)],
+    "_Errors": [
+        lambda b: nm.Errors(p := probabilities(b), target(p, 1), target_is_sparse=True, **QUIET),
+        lambda b: _Errors(Classification(p := probabilities(b, n_indep=2), **QUIET), target(p, 4, "float32"), **QUIET)],
+}
+BATCH_OF_ONE = {"FragmentsToDense"}  # max-fragment pooling takes one image at a time
+MFP = {"Conv": [lambda b: fragments()], "Pool": [lambda b: nm.Pool(one((5, 8)), (2, 3), mfp=True, **QUIET)],
+       "Add": [lambda b: nm.Add(f := fragments(), f, **QUIET)],
+       "Concat": [lambda b: nm.Concat([f := fragments(), f], **QUIET)]}
+
+ALL = [(name, make, batches) for samples, given in ((SAMPLES, None), (MFP, (1,))) for name, makes in samples.items()
+       for make in makes for batches in [(1,) if name in BATCH_OF_ONE else given or (1, 2, 3)]]
+samples = pytest.mark.parametrize(("name", "make", "batches"), ALL, ids=[
+    f"{name}{sum(n == name for n, _, _ in ALL[:i])}" for i, (name, _, _) in enumerate(ALL)])
+classes = pytest.mark.parametrize("name", CLASSES)
+
+
+def build(make, batch):
+    """The sample as the last node of a new model."""
+    nm.model_manager.newmodel(None)
+    return make(batch)
+
+
+def arrays_for(node, batch=2, seed=0):
+    """Random arrays for the sources of a node."""
+    rng = np.random.default_rng(seed)
+    arrays = []
+    for s in node.input_nodes:
+        shape = [batch if n is None else n for n in s.shape]
+        dtype = s.output.dtype
+        arrays.append(rng.integers(0, 2, shape).astype(dtype) if "int" in dtype else rng.random(shape).astype(dtype))
+    return arrays
+
+
+# -- the list is complete -------------------------------------------------------------------------------
+@classes
+def test_every_class_has_samples(name):
+    """The registry against the list of samples."""
+    assert name in SAMPLES or name in BASES, f"add samples of {name} to SAMPLES in {__file__}"
+
+
+@samples
+def test_samples_are_of_their_class(name, make, batches):
+    """The list of samples against the registry."""
+    assert type(build(make, batches[0])) is CLASSES[name]
+
+
+# -- shapes and costs -----------------------------------------------------------------------------------
+@samples
+def test_declared_shape_is_real(name, make, batches):
+    """Sizes that the node declares against those of its value, for a given batch size and for an open one."""
+    nodes = [(build(make, b), b) for b in batches]
+    if len(batches) > 1:
+        nodes += [(build(make, None), b) for b in batches]
+    for node, batch in nodes:
+        for mode in ("predict", "train"):
+            value = node(*arrays_for(node, batch), mode=mode)
+            wanted = [batch if n is None else n for n in node.shape]
+            assert list(value.shape) == wanted
+            assert str(value.dtype) == node.output.dtype
+            if node.shape.hastag("b") and "b" in node.input_nodes[0].shape.tags:
+                assert value.shape[node.shape.tag2index("b")] == batch * len(node.shape.mfp_offsets)
+
+
+@samples
+def test_cost(name, make, batches):
+    """computational_cost is an integer from 0 on, and an open batch size counts as 1."""
+    node = build(make, batches[0])
+    assert type(node.computational_cost) is int and node.computational_cost >= 0
+    assert type(node.all_computational_cost) is int
+    assert type(node.param_count) is int and type(node.all_params_count) is int
+    if len(batches) > 1:
+        assert build(make, None).computational_cost == build(make, 1).computational_cost
+
+
+@samples
+def test_shape_is_shared_with_nobody(name, make, batches):
+    """Shapes are values: changed copies of a node's shape leave it as it is."""
+    shape = build(make, batches[0]).shape
+    before = repr(shape), shape.ext_repr
+    shape.mfp_offsets[...] = 7
+    shape.strides[...] = 7
+    shape.shape.append(7)
+    shape.tags.append("z")
+    assert (repr(shape), shape.ext_repr) == before and (shape.mfp_offsets != 7).all() and (shape.strides != 7).all()
+
+
+# -- files ----------------------------------------------------------------------------------------------
+def compare_models(old, new, node):
+    """Two models with the same nodes: what they print, know and compute."""
+    assert new is not old and list(new.nodes) == list(old.nodes)
+    for a, b in zip(old.nodes.values(), new.nodes.values()):
+        assert type(a) is type(b) and a is not b
+        assert repr(a) == repr(b)
+        assert a.shape == b.shape and a.shape.ext_repr == b.shape.ext_repr and a.shape.padded == b.shape.padded
+        assert [p.name for p in a.parents] == [p.name for p in b.parents]
+        assert list(a.children) == list(b.children)
+        assert (a.computational_cost, a.output.dtype) == (b.computational_cost, b.output.dtype)
+        assert list(a.params) == list(b.params)
+        for k, p in a.params.items():
+            q = b.params[k]
+            assert (p.apply_train, p.apply_reg, p.constant, p.name) == (q.apply_train, q.apply_reg, q.constant, q.name)
+            assert p.get_value().dtype == q.get_value().dtype
+            np.testing.assert_array_equal(p.get_value(), q.get_value())
+    arrays = arrays_for(node)
+    for mode in ("predict", "train"):
+        torch.manual_seed(5)
+        wanted = node(*arrays, mode=mode)
+        torch.manual_seed(5)
+        np.testing.assert_array_equal(new[node.name](*arrays, mode=mode), wanted)
+
+
+def settle(model):
+    """Other parameters than those of a new model: what a file must keep."""
+    rng = np.random.default_rng(4)
+    for n in model.nodes.values():
+        for k, p in n.params.items():
+            if not p.constant and k not in ("dropout_rate", "gradnet_rate"):
+                p.set_value(rng.uniform(0.1, 0.9, p.shape))
+
+
+@samples
+@pytest.mark.parametrize("batch", [None, 2])
+def test_saved_and_loaded(name, make, batches, batch, tmp_path):
+    """A loaded model against the saved one: printed forms, shapes, parameters and bit-equal values; saved again it
+    gives the same file."""
+    if len(batches) == 1:
+        batch = 1
+    node = build(make, batch)
+    settle(node.model)
+    node.model.save(tmp_path / "a.mdl")
+    loaded = nm.model.modelload(tmp_path / "a.mdl", allow_functions=True)
+    assert nm.model_manager.current is loaded
+    compare_models(node.model, loaded, node)
+    loaded.save(tmp_path / "b.mdl")
+    (first, a), (second, b) = serialize.load(tmp_path / "a.mdl"), serialize.load(tmp_path / "b.mdl")
+    assert first["designations"] == second["designations"]
+    assert [e["name"] for e in first["nodes"]] == [e["name"] for e in second["nodes"]]
+    assert a.keys() == b.keys()
+
+
+@samples
+def test_rebuilt(name, make, batches):
+    """A rebuilt model against its original, which stays as it is."""
+    node = build(make, batches[-1])
+    settle(node.model)
+    before = {k: v.tobytes() for k, v in serialize.describe(node.model)[1].items()}
+    new = nm.model.rebuild_model(node.model)
+    compare_models(node.model, new, node)
+    for n in new.nodes.values():
+        for p in n.params.values():
+            if not p.constant:
+                p.set_value(p.get_value() + 1)
+    assert {k: v.tobytes() for k, v in serialize.describe(node.model)[1].items()} == before
+
+
+# -- documentation and signature ------------------------------------------------------------------------
+@pytest.mark.parametrize("name", [c for c in CLASSES if c not in BASES])
+def test_docstring_states_shapes(name):
+    """'Input (b, f, ...)' or 'output (...)' in the class's own docstring."""
+    doc = CLASSES[name].__dict__.get("__doc__") or ""
+    assert re.search(r"(?i)\b(inputs?|output)\b[^.;]*?\([^)]*[,*][^)]*\)", doc), doc
+
+
+FACTORIES = ["Input_like", "Errors", "AutoMerge", "UpConvMerge"]
+
+
+@pytest.mark.parametrize("name", [*CLASSES, *FACTORIES])
+def test_signature(name):
+    """Every class and function that makes nodes takes ``name`` (a string) and ``print_repr``."""
+    parameters = inspect.signature(CLASSES[name].__init__ if name in CLASSES else getattr(nm, name)).parameters
+    assert isinstance(parameters["name"].default, str)
+    assert isinstance(parameters["print_repr"].default, bool)
+    assert not any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters.values())
+
+
+def test_public_classes():
+    """All public node classes of the core are names of ``nm`` (Classification is not, by the contract)."""
+    hidden = {"NeuralLayer", "Classification"}
+    assert {k for k in CLASSES if not k.startswith("_") and not hasattr(nm, k)} <= hidden
+
+
+@samples
+def test_name_is_chosen(name, make, batches):
+    """A second node of the same class in a model gets the next number."""
+    node = build(make, batches[0])
+    again = make(batches[0])
+    assert again.model is node.model and again.name != node.name
+    stem = node.name.rstrip("0123456789")
+    assert again.name.rstrip("0123456789") == stem
+    assert node.model[again.name] is again and node.model[node.name] is node
+
+
+# -- failure --------------------------------------------------------------------------------------------
+class Failure(Exception):
+    pass
+
+
+def state(model):
+    """All that building a node may leave behind."""
+    return (list(model.nodes), list(model.arguments), len(model.graph), sorted(model.graph.params),
+            {k: list(n.children) for k, n in model.nodes.items()})
+
+
+def failing(make, batch, cls, method, monkeypatch):
+    """Build the sample with ``method`` of its class failing *after* it has done its work; the model's state before the
+    failing node and after it."""
+    original, states = getattr(cls, method), []
+    allow = nm.node_basic.NodeType.__call__
+
+    def count(self, *args, **kwargs):
+        if self is cls:
+            states.append(state(nm.model_manager.getmodel()))
+        return allow(self, *args, **kwargs)
+
+    def fail(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        if type(self) is cls:
+            raise Failure
+    monkeypatch.setattr(nm.node_basic.NodeType, "__call__", count)
+    monkeypatch.setattr(cls, method, fail)
+    model = nm.model_manager.newmodel(None)
+    with pytest.raises(Failure):
+        make(batch)
+    monkeypatch.undo()
+    return states[-1], state(model), model
+
+
+@pytest.mark.parametrize("method", ["__init__", "_make_output", "_calc_shape", "_calc_comp_cost"])
+@samples
+def test_failure_leaves_nothing_behind(name, make, batches, method, monkeypatch):
+    """A constructor that fails, at whatever stage: nodes, names, arguments, children, parameters and the size of the
+    graph are what they were, and the same sample can be built afterwards under the name that was refused."""
+    before, after, model = failing(make, batches[0], CLASSES[name], method, monkeypatch)
+    assert after == before
+    model.reset()
+    node = make(batches[0])
+    assert node.model is model
+    value = node(*arrays_for(node, batches[0]))
+    assert list(value.shape) == node.shape.shape
+
+
+@samples
+def test_wrong_shape_rule_is_found(name, make, batches, monkeypatch):
+    """A class that declares another shape than it computes is refused with an error that names the node."""
+    cls = CLASSES[name]
+    original = cls._calc_shape
+
+    def wrong(self):
+        original(self)
+        if type(self) is cls:
+            last = len(self.shape) - 1
+            self.shape = self.shape.updateshape(last, self.shape[last] + 1)
+    monkeypatch.setattr(cls, "_calc_shape", wrong)
+    with pytest.raises(ValueError, match=r"declares shape .* but its output has"):
+        build(make, batches[0])
+
+
+INVALID = {  # arguments that each class must refuse: (error, what the message names, function of batch)
+    "Input": [(ValueError, "dtype", lambda: image(1, dtype="float33")),
+              (ValueError, "hardcoded_shape", lambda: image(None, hardcoded_shape=True)),
+              (ValueError, "axes", lambda: nm.Input((1, 2, 3), "b,f", **QUIET))],
+    "Concat": [(ValueError, "list", lambda: nm.Concat(image(1), **QUIET)),
+               (ValueError, "'x'", lambda: nm.Concat([image(1), image(1, sizes=(5, 7))], **QUIET))],
+    "Add": [(ValueError, "'f'", lambda: nm.Add(image(1), image(1, 3), **QUIET))],
+    "ApplyFunc": [(TypeError, "functor", lambda: nm.ApplyFunc(image(1), "tanh"))],
+    "Perceptron": [(ValueError, "n_f", lambda: nm.Perceptron(vector(1), 3, "maxout 2", **QUIET)),
+                   (ValueError, "mean", lambda: nm.Perceptron(vector(1), 2, mean=np.ones(2), **QUIET)),
+                   (ValueError, "'w'", lambda: nm.Perceptron(vector(1), 2, w=np.ones((2, 4)), **QUIET)),
+                   (NotImplementedError, "tanhh", lambda: nm.Perceptron(vector(1), 2, "tanhh", **QUIET))],
+    "Conv": [(ValueError, "axis 'x'", lambda: nm.Conv(image(1), 2, 2, 2, **QUIET)),
+             (ValueError, "filter", lambda: nm.Conv(image(1), 2, (1, 2, 3), **QUIET)),
+             (ValueError, "batch size 1", lambda: nm.Conv(image(2), 2, 2, (2, 1), mfp=True, **QUIET)),
+             (NotImplementedError, "b, f and", lambda: nm.Conv(vector(1), 2, 1, **QUIET))],
+    "Pool": [(ValueError, "axis 'y'", lambda: nm.Pool(image(1), 2, **QUIET)),
+             (ValueError, "mode", lambda: nm.Pool(image(1), 1, mode="min", **QUIET))],
+    "UpConv": [(ValueError, "max-fragment", lambda: nm.UpConv(fragments(), 2, 2, **QUIET))],
+    "FragmentsToDense": [(ValueError, "fragments", lambda: nm.FragmentsToDense(nm.Pool(one((6, 6)), 2, **QUIET),
+                                                                               **QUIET))],
+    "Crop": [(ValueError, "'x'", lambda: nm.Crop(image(1), 3, **QUIET))],
+    "Pad": [(ValueError, "pad", lambda: nm.Pad(image(1), -1, **QUIET))],
+    "Softmax": [(ValueError, "activation", lambda: nm.Softmax(nm.Conv(image(1), 2, 2, **QUIET), **QUIET)),
+                (ValueError, "n_class", lambda: probabilities(1, n_class=3))],
+    "MultinoulliNLL": [(ValueError, "Softmax", lambda: nm.MultinoulliNLL(vector(1), vector(1), **QUIET)),
+                       (ValueError, "class_weights", lambda: nll(1, class_weights=[1, 2])),
+                       (ValueError, "weakness", lambda: nll(1, weakness=1)),
+                       (ValueError, "mask_class_labeled", lambda: nll(1, mask_class_labeled=vector(2))),
+                       (ValueError, "example_weights", lambda: nll(1, example_weights=vector(2)))],
+    "AggregateLoss": [(ValueError, "mixing_weights", lambda: nm.AggregateLoss([nll(1), vector(1)], [1], **QUIET))],
+    "Classification": [(ValueError, "n_class and n_indep", lambda: Classification(image(1), **QUIET))],
+    "_Errors": [(ValueError, "override_f=1", lambda: nm.Errors(p := probabilities(1), target(p, 2),
+                                                               target_is_sparse=True, **QUIET))],
+}
+
+
+@pytest.mark.parametrize(("name", "error", "message", "make"), [(k, *v) for k, vs in INVALID.items() for v in vs])
+def test_invalid_arguments(name, error, message, make, monkeypatch):
+    """Wrong arguments raise an error that names them, and leave nothing behind."""
+    cls, states = CLASSES[name], []
+    allow = nm.node_basic.NodeType.__call__
+
+    def count(self, *args, **kwargs):
+        states.append((self, state(nm.model_manager.getmodel())))
+        return allow(self, *args, **kwargs)
+    monkeypatch.setattr(nm.node_basic.NodeType, "__call__", count)
+    model = nm.model_manager.newmodel(None)
+    with pytest.raises(error, match=re.escape(message)):
+        make()
+    assert states[-1][0] is cls
+    assert state(model) == states[-1][1]
+
+
+def test_every_class_refuses_something():
+    """The registry against the list of invalid arguments."""
+    assert SAMPLES.keys() - INVALID.keys() <= {"Node"}

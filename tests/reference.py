@@ -1,0 +1,224 @@
+"""Slow and obvious numpy versions of what the nodes and optimisers compute, to compare with.
+
+Loops over positions and one line per formula; nothing is shared with the library. Arrays are (b, f, *L).
+"""
+import numpy as np
+
+EPS = 1e-5
+
+
+# -- convolution and pooling ----------------------------------------------------------------------------
+def naive_conv(x, w, b=None, mode="valid"):
+    """Cross-correlation with ``w`` (n_f, f, *k), at every position; 'same' and 'full' pad with zeros."""
+    k = w.shape[2:]
+    margin = {"valid": [0] * len(k), "same": [(n - 1) // 2 for n in k], "full": [n - 1 for n in k]}[mode]
+    x = naive_pad(x, margin)
+    out = np.zeros((len(x), len(w), *np.subtract(x.shape[2:], k) + 1), x.dtype)
+    for position in np.ndindex(out.shape[2:]):
+        window = tuple(slice(p, p + n) for p, n in zip(position, k))
+        for i, o in np.ndindex(out.shape[:2]):
+            out[(i, o, *position)] = (x[(i, slice(None), *window)] * w[o]).sum() + (0 if b is None else b[o])
+    return out
+
+
+def naive_pool(x, pool, stride=None, mode="max"):
+    """Maximum, mean or sum of windows of ``pool`` every ``stride``; incomplete windows are dropped."""
+    stride = pool if stride is None else stride
+    reduce = {"max": np.max, "sum": np.sum}.get(mode, np.mean)
+    out = np.zeros((*x.shape[:2], *[(n - p) // t + 1 for n, p, t in zip(x.shape[2:], pool, stride)]), x.dtype)
+    for position in np.ndindex(out.shape[2:]):
+        window = tuple(slice(i * t, i * t + p) for i, t, p in zip(position, stride, pool))
+        for i, o in np.ndindex(out.shape[:2]):
+            out[(i, o, *position)] = reduce(x[(i, o, *window)])
+    return out
+
+
+def naive_fragmentpool(x, pool, stride=None, mode="max"):
+    """Pooling of ``x`` moved by every shift below ``stride`` (last axis fastest), stacked along the batch."""
+    stride = pool if stride is None else stride
+    fragments = []
+    for shift in np.ndindex(*stride):
+        window = tuple(slice(i, n - t + 1 + i) for i, n, t in zip(shift, x.shape[2:], stride))
+        fragments.append(naive_pool(x[(..., *window)], pool, stride, mode))
+    return np.concatenate(fragments)
+
+
+def naive_fragments2dense(x, offsets, strides):
+    """(1, f, *L * strides): voxel v of fragment i goes to v * strides + offsets[i]."""
+    dense = np.full((1, x.shape[1], *np.multiply(x.shape[2:], strides)), np.nan)
+    for i, offset in enumerate(offsets):
+        for position in np.ndindex(x.shape[2:]):
+            target = np.multiply(position, strides) + offset
+            dense[(0, slice(None), *target)] = x[(i, slice(None), *position)]
+    assert not np.isnan(dense).any()
+    return dense
+
+
+def naive_upconv(x, w, b=None):
+    """y[o, p*i + k] = sum_c x[c, i] w[o, c, k] + b[o], for w (n_f, f, *p)."""
+    p = w.shape[2:]
+    out = np.zeros((len(x), len(w), *np.multiply(x.shape[2:], p)), x.dtype)
+    for i in np.ndindex(x.shape[2:]):
+        for k in np.ndindex(p):
+            target = np.multiply(i, p) + k
+            for n, o in np.ndindex(out.shape[:2]):
+                out[(n, o, *target)] = (x[(n, slice(None), *i)] * w[(o, slice(None), *k)]).sum()
+    return out if b is None else out + along(b, out)
+
+
+def naive_crop(x, n, axes=None):
+    """Without n[k] voxels at both ends of the k-th spatial axis (axes from 2 on)."""
+    for k, axis in zip(n, axes or range(2, x.ndim)):
+        x = np.delete(x, [*range(k), *range(x.shape[axis] - k, x.shape[axis])], axis)
+    return x
+
+
+def naive_pad(x, n, value=0.0, axes=None):
+    """With n[k] voxels of ``value`` at both ends of the k-th spatial axis (axes from 2 on)."""
+    for k, axis in zip(n, axes or range(2, x.ndim)):
+        border = np.full((*x.shape[:axis], k, *x.shape[axis + 1:]), value, x.dtype)
+        x = np.concatenate([border, x, border], axis)
+    return x
+
+
+# -- dense layers, activations, normalisation -----------------------------------------------------------
+def along(v, x, axis=1):
+    """Vector ``v`` with as many axes as ``x``, its own along ``axis``."""
+    return np.reshape(v, [-1 if i == axis else 1 for i in range(x.ndim)])
+
+
+def naive_perceptron(x, w, b, axis=1, flatten=False):
+    """sum_c x[c] w[c, o] + b[o] along ``axis``; ``flatten`` joins all axes but the first before."""
+    x = x.reshape(len(x), -1) if flatten else x
+    out = np.zeros([w.shape[1] if i == axis else n for i, n in enumerate(x.shape)])
+    for position in np.ndindex(*[n for i, n in enumerate(x.shape) if i != axis]):
+        vector = (*position[:axis], slice(None), *position[axis:])
+        out[vector] = x[vector] @ w + b
+    return out
+
+
+def naive_activation(x, name, slope=None, axis=1):
+    """Every activation from its formula."""
+    if name.startswith("maxout"):
+        r = int(name.split()[1])
+        runs = [np.take(x, range(i, i + r), axis).max(axis) for i in range(0, x.shape[axis], r)]
+        return np.stack(runs, axis)
+    if name == "prelu":
+        return np.maximum(x, 0) + along(slope, x, axis) * np.minimum(x, 0)
+    softplus = np.log(1 + np.exp(x))
+    sigmoid = 1 / (1 + np.exp(-x))
+    elu = np.where(x > 0, x, np.exp(np.minimum(x, 0)) - 1)
+    selu = 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543773 * (np.exp(np.minimum(x, 0)) - 1))
+    return {"tanh": np.tanh(x), "relu": np.maximum(x, 0), "elu": elu, "selu": selu, "abs": np.abs(x), "sig": sigmoid,
+            "logistic": sigmoid, "sigmoid": sigmoid, "soft+": softplus, "lin": x, "linear": x,
+            "concentration": 7 * softplus + 2, "radius": 3 + 15 * np.exp(0.15 * x)}[name]
+
+
+def naive_batch_statistics(x, axis=1):
+    """Mean and population standard deviation (plus 1e-6) of every feature."""
+    maps = np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1)
+    return maps.mean(1), np.sqrt(((maps - maps.mean(1, keepdims=True))**2).mean(1)) + 1e-6
+
+
+def naive_normalise(x, gamma, mean, std, axis=1):
+    """gamma * (x - mean) / std per feature."""
+    return along(gamma, x, axis) * (x - along(mean, x, axis)) / along(std, x, axis)
+
+
+# -- probabilities and losses ---------------------------------------------------------------------------
+def naive_softmax(x, n_indep=1, axis=1):
+    """exp(x) / sum(exp(x)) in each of ``n_indep`` consecutive blocks along ``axis``."""
+    blocks = np.split(np.exp(x), n_indep, axis)
+    return np.concatenate([e / e.sum(axis, keepdims=True) for e in blocks], axis)
+
+
+def naive_multinoulli_nll(p, target, n_class, n_indep=1, sparse=True, class_weights=None, example_weights=None,
+                          weakness=0, labeled=None, not_present=None):
+    """Voxel by voxel and class by class, as section 7 of the contract says it; p (b, n_indep * n_class, *L)."""
+    nll = np.zeros((len(p), 1, *p.shape[2:]))
+    total = 0.0
+    for i in range(len(p)):
+        for position in np.ndindex(p.shape[2:]):
+            example = 1 if example_weights is None else example_weights[(i, *position)]
+            t = np.zeros(p.shape[1])
+            for block in range(n_indep):
+                for c in range(n_class):
+                    f = block * n_class + c
+                    t[f] = target[(i, block, *position)] == c if sparse else target[(i, f, *position)]
+                    t[f] *= 1 if labeled is None else labeled[i, f]
+            if weakness and t.sum() > 0:
+                t = (1 - weakness) * t + weakness * p[(i, slice(None), *position)]
+            for f in range(p.shape[1]):
+                weight = example * (1 if class_weights is None else class_weights[f])
+                q = p[(i, f, *position)]
+                nll[(i, 0, *position)] -= t[f] * weight * np.log(q + EPS)
+                total += t[f]
+                if not_present is not None:
+                    nll[(i, 0, *position)] -= not_present[i, f] * weight * np.log(1 - q + EPS)
+                    total += not_present[i, f]
+    return nll * (p.size / n_indep / n_class) / (total + EPS)
+
+
+def naive_classes(p, n_indep=1, threshold=False):
+    """Largest of each block of features, or p > 0.5."""
+    if threshold:
+        return (p > 0.5).astype(int)
+    return np.stack([block.argmax(1) for block in np.split(p, n_indep, 1)], 1)
+
+
+def naive_error_rate(classes, target):
+    """Share of labelled (>= 0) elements that differ, 0 if none is labelled."""
+    wrong = [c != t for c, t in zip(classes.ravel(), target.ravel()) if t >= 0]
+    return np.array([np.mean(wrong) if wrong else 0.0])
+
+
+def naive_aggregate(losses, weights):
+    """mean_i(weights_i * mean(loss_i))."""
+    return np.array([sum(w * np.mean(v) for w, v in zip(weights, losses)) / len(losses)])
+
+
+# -- optimisers -----------------------------------------------------------------------------------------
+class NaiveOptimiser:
+    """Update rules on one array per parameter; ``step(params, grads, reg)`` changes ``params`` in place.
+
+    ``reg``: factor of weight decay per parameter (0, 1, or apply_reg above 1).
+    """
+
+    def __init__(self, rule, lr, mom=0.9, wd=0.0, beta2=0.999):
+        self.rule, self.lr, self.mom, self.wd, self.beta2 = rule, lr, mom, wd, beta2
+        self.t, self.memory = 0, {}
+
+    def step(self, params, grads, reg):
+        self.t += 1
+        for i, (p, g, c) in enumerate(zip(params, grads, reg)):
+            decay = self.wd * c * p
+            first, second = self.memory.get(i, (np.zeros_like(p), np.zeros_like(p)))
+            p -= getattr(self, self.rule)(i, p, np.asarray(g), decay, first, second)
+
+    def SGD(self, i, p, g, decay, d, _):
+        d = g + self.mom * d
+        self.memory[i] = d, d
+        return self.lr * (d + decay)
+
+    def AdaGrad(self, i, p, g, decay, h, _):
+        h = h + g**2 + (g**2 if self.t == 1 else 0)
+        self.memory[i] = h, h
+        decay = np.where(decay == 0, 0, self.wd * p)  # no multiplier here
+        return self.lr * (g + decay) / (np.sqrt(h) + 1e-10)
+
+    def AdaDelta(self, i, p, g, decay, s, d):
+        step = g * np.sqrt(d + 1e-5) / np.sqrt(s + 1e-5)
+        self.memory[i] = self.mom * s + (1 - self.mom) * g**2, self.mom * d + (1 - self.mom) * step**2
+        return self.lr * (step + decay)
+
+    def Adam(self, i, p, g, decay, m, v):
+        m, v = self.mom * m + (1 - self.mom) * g, self.beta2 * v + (1 - self.beta2) * g**2
+        self.memory[i] = m, v
+        step = np.sqrt(1 - self.beta2**self.t) / (1 - self.mom**self.t) * m / np.sqrt(v + 1e-5)
+        return self.lr * (step + decay)
+
+    def AdamW(self, i, p, g, decay, m, v):
+        m, v = self.mom * m + (1 - self.mom) * g, self.beta2 * v + (1 - self.beta2) * g**2
+        self.memory[i] = m, v
+        step = m / (1 - self.mom**self.t) / (np.sqrt(v / (1 - self.beta2**self.t)) + 1e-8)
+        return self.lr * (step + decay)
