@@ -7,6 +7,8 @@ from elektronn2.config import config
 from elektronn2.neuromancer import model_manager
 from elektronn2.neuromancer.init import reseed
 
+torch.set_num_threads(1)  # the networks of most tests are too small for two
+
 
 @pytest.fixture(autouse=True)
 def fresh():

@@ -29,15 +29,6 @@ ORACLE = Path(__file__).parent / "oracle"
 FORWARD, TRAINED = 1e-5, 1e-4
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tiny networks gain nothing from threads, and lose much where other processes want the cores too."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 # -- cases without a spec, whose network is known from their descriptions and nodes ---------------------
 SPECS = {
     "mdl_and_bn": [

@@ -8,20 +8,17 @@ file                        dataset  dtype  content, axes (z,x,y)
 ==========================  =======  =====  =================================
 ``raw_0.h5`` ...            raw      uint8  grey values
 ``barrier_int16_0.h5`` ...  lab      int16  1 = cell boundary, 0 = interior
-``ids_0.h5`` ...            ids      int32  cell ids, 0 = extracellular space
+``ids_0.h5`` ...            ids      int32  cell ids > 0 (also under the barrier)
 ``preview_cubes.h5``        0, 1     uint8  raw without labels
 ``synthetic.json``                          seed and parameters
 ==========================  =======  =====  =================================
 
-Label cubes are smaller than raw cubes and centred in them.  From a shell::
+Label cubes are smaller than raw cubes and centred in them.  Boundaries are
+dark lines, but organelles and whole cells are dark, too: the (smoothed) grey
+value alone predicts the barrier badly, local shape well.  From a shell::
 
     python -m elektronn2.data.synthetic PATH --raw-shape 60,200,200 --seed 0
-
-Cell boundaries are dark lines, but so are other structures and dark cells:
-the (smoothed) grey value alone predicts them badly, local shape well.
 """
-from __future__ import annotations
-
 import argparse
 import json
 import logging
@@ -37,7 +34,7 @@ from tqdm import tqdm
 
 logger = logging.getLogger('elektronn2log')
 
-__all__ = ['make_volume', 'write_neuro_data', 'default_data_path']
+__all__ = ['default_data_path', 'make_volume', 'write_neuro_data']
 
 _RECORD = 'synthetic.json'
 _VERSION = 1  # of the pictures: a change makes old data sets count as different
@@ -45,7 +42,7 @@ _N_PREVIEWS = 2
 
 
 def _shape3(where, name, shape):
-    """Return ``shape`` as a tuple of three ints >= 4 or raise ValueError."""
+    """``shape`` as a tuple of three ints or ValueError."""
     try:
         out = tuple(shape)
     except TypeError:
@@ -57,10 +54,7 @@ def _shape3(where, name, shape):
 
 
 def _noise(rng, shape, scale, aniso):
-    """Smooth noise of about zero mean and unit variance, float32 (z,x,y).
-
-    A cubic B-spline with random knots, ``scale`` lateral voxels apart.
-    """
+    """Unit-variance noise float32 (z,x,y): B-spline, knots ``scale`` lateral voxels apart."""
     pos = [np.arange(n) / s + rng.random() for n, s in zip(shape, (scale / aniso, scale, scale))]
     out = rng.standard_normal([int(p[-1]) + 4 for p in pos], dtype=np.float32)
     for axis, p in enumerate(pos):
@@ -180,7 +174,7 @@ def _distance_to_boundary(ids, aniso):
     return ndimage.distance_transform_edt(~edge, (aniso, 1, 1)).astype(np.float32)
 
 
-def _paint(rng, ids, mito, dist, cleft, aniso, contrast):
+def _paint(rng, ids, mito, dist, aniso, contrast):
     """Noise-free picture of the cells, float32 (z,x,y), about 0 to 1."""
     def noise(scale):
         return _noise(rng, ids.shape, scale, aniso)
@@ -188,12 +182,12 @@ def _paint(rng, ids, mito, dist, cleft, aniso, contrast):
     def blur(a, sigma):
         return ndimage.gaussian_filter(a, (sigma / aniso, sigma, sigma), truncate=3)
 
-    # Cytoplasm: all grey levels equally often, for big and for small cells.
-    size = np.bincount(ids.ravel())
-    order = np.argsort(size)[np.argsort((0.618034 * np.arange(size.size) + rng.random()) % 1)]
-    level = np.empty(size.size)
-    level[order] = 0.40 + 0.70 * (np.cumsum(size[order]) - 0.5 * size[order]) / ids.size
-    img = level.astype(np.float32)[ids] + 0.03 * (noise(3) + noise(7))
+    # Cytoplasm: all grey levels equally often, for big and for small cells,
+    # with a drift that is the same for neighbours.
+    rank = np.argsort(np.argsort(np.bincount(ids.ravel())))
+    level = (0.618034 * rank + rng.random()) % 1
+    level = level.astype(np.float32)[ids] + 0.3 * noise(50)
+    img = 0.38 + 0.77 * (1 - np.abs(1 - level % 2)) + 0.03 * (noise(3) + noise(7))
     # Endoplasmic reticulum: thin faint curves in patches of the interior.
     inside = np.clip((dist - 2.5) / 1.5, 0, 1) * np.clip(noise(20) - 0.2, 0, 1)
     img -= 0.06 * np.exp(-(noise(16) / 0.07)**2) * inside
@@ -204,27 +198,27 @@ def _paint(rng, ids, mito, dist, cleft, aniso, contrast):
     # Mitochondria: dark, a double membrane, stripes inside.
     mito = mito & (dist > 2)
     depth = ndimage.distance_transform_edt(mito, (aniso, 1, 1)).astype(np.float32)
-    body = rng.normal(0.4, 0.05, level.size).astype(np.float32)[ids] + 0.06 * np.sin(6 * noise(12))
+    body = rng.normal(0.4, 0.05, rank.size).astype(np.float32)[ids] + 0.06 * np.sin(6 * noise(12))
     body += 0.06 * np.exp(-((depth - 3) / 0.8)**2) - 0.06 * np.exp(-(depth - 1)**2)
     img = np.where(mito, body, img)
     # Membranes of varying contrast, in places with a bright cleft between two.
     strength = contrast * np.clip(1 + 0.28 * noise(18), 0.65, 1.6)
     profile = np.exp(-(np.maximum(dist - 0.3, 0) / 1.1)**2)
-    profile -= 0.7 * cleft * (dist < 0.5)
+    profile -= 0.7 * np.clip(0.5 * noise(15), 0, 1) * (dist < 0.5)
     return img - strength * profile
 
 
 def _photograph(rng, img, aniso, noise):
     """Blur, uneven brightness, section jumps and noise; uint8 (z,x,y)."""
     img = ndimage.gaussian_filter(img, (0.8 / aniso, 0.7, 0.7), truncate=3)
-    img += 0.10 * _noise(rng, img.shape, 60, aniso)
+    img += 0.06 * _noise(rng, img.shape, 60, aniso)
     gain, offset = rng.standard_normal((2, len(img), 1, 1), dtype=np.float32)
     img = (img - 0.5) * (1 + 0.04 * gain) + 0.5 + 0.04 * offset
-    if noise > 0:
+    if noise > 1e-4:
         photons = 0.5 / noise**2
         img = rng.poisson(np.clip(img, 0.02, 1.4) * photons) / photons
         img += 0.4 * noise * rng.standard_normal(img.shape, dtype=np.float32)
-    return np.clip(img * 210, 0, 255).astype(np.uint8)
+    return np.clip(img * 205, 0, 255).astype(np.uint8)
 
 
 def make_volume(shape, seed=0, aniso=2.0, radius=9.0, contrast=0.4, noise=0.035):
@@ -236,7 +230,7 @@ def make_volume(shape, seed=0, aniso=2.0, radius=9.0, contrast=0.4, noise=0.035)
     Parameters
     ----------
     shape : three ints (z,x,y), each at least 4
-    seed : int >= 0 or sequence of such ints
+    seed : int >= 0 or tuple of such ints
     aniso : size of a voxel in z, in lateral voxels
     radius : of the thinnest neurites, in lateral voxels
     contrast : darkness of the membranes (white = 1)
@@ -245,28 +239,25 @@ def make_volume(shape, seed=0, aniso=2.0, radius=9.0, contrast=0.4, noise=0.035)
     Returns
     -------
     raw : uint8 (z,x,y)
-    ids : int32 (z,x,y), one number per cell, 0 = extracellular space
-    barrier : int16 (z,x,y), 1 = cell boundary (and all of ids == 0), 0 = interior
+    ids : int32 (z,x,y), one number > 0 per cell; each cell is in one piece
+    barrier : int16 (z,x,y), 1 = cell boundary, 0 = interior
 
     Raises ValueError for a bad shape, seed or number.
 
     >>> raw, ids, barrier = make_volume((16, 64, 64), seed=1)
     """
     shape = _shape3('make_volume', 'shape', shape)
-    for name, value, low in (('aniso', aniso, 0.2), ('radius', radius, 2), ('contrast', contrast, 0),
-                             ('noise', noise, 0)):
-        if not (isinstance(value, numbers.Real) and low <= value < np.inf):
-            raise ValueError(f'make_volume: {name} must be a number of at least {low}, got {value!r}.')
-    try:
-        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
-    except (TypeError, ValueError) as e:
-        raise ValueError(f'make_volume: seed must be an integer >= 0 or a sequence of these, '
-                         f'got {seed!r}.') from e
+    for name, value, low, high in (('aniso', aniso, 0.2, 20), ('radius', radius, 2, 1000),
+                                   ('contrast', contrast, 0, 10), ('noise', noise, 0, 1)):
+        if not (isinstance(value, numbers.Real) and low <= value <= high):
+            raise ValueError(f'make_volume: {name} must be a number from {low} to {high}, got {value!r}.')
+    seeds = tuple(seed) if isinstance(seed, (tuple, list)) else (seed,)
+    if not seeds or not all(isinstance(s, numbers.Integral) and s >= 0 for s in seeds):
+        raise ValueError(f'make_volume: seed must be an integer >= 0 or a tuple of these, got {seed!r}.')
+    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([int(s) for s in seeds])))
     ids, mito = _cells(rng, shape, aniso, radius)
     dist = _distance_to_boundary(ids, aniso)
-    cleft = np.clip(0.5 * _noise(rng, shape, 15, aniso), 0, 1)  # how wide open
-    img = _paint(rng, ids, mito, dist, cleft, aniso, contrast)
-    ids = np.where((dist < 0.5) & (cleft > 0.5), 0, ids).astype(np.int32)
+    img = _paint(rng, ids, mito, dist, aniso, contrast)
     return _photograph(rng, img, aniso, noise), ids, (dist <= 1.5).astype(np.int16)
 
 
@@ -324,9 +315,11 @@ def write_neuro_data(path=None, raw_shape=(60, 200, 200), label_shape=(40, 140, 
                   label_shape=list(label_shape), preview_shape=list(preview_shape), files=names)
     try:
         old = json.loads((path / _RECORD).read_text())
-        old_files = list(old['files'])
-    except (OSError, ValueError, LookupError, TypeError):
-        old, old_files = None, []
+        old_files = {n for n in old['files'] if os.path.basename(n) == n and n.endswith('.h5')}
+    except (OSError, ValueError, LookupError, TypeError):  # none, or not ours
+        old, old_files = None, set()
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f'{where}: {path} is a file. Pass the path of a folder.')
     present = [n for n in names + [_RECORD] if (path / n).exists()]
     if old == record and len(present) == len(names) + 1 and not overwrite:
         logger.info(f'Synthetic data set is already in {path}')
@@ -353,20 +346,16 @@ def write_neuro_data(path=None, raw_shape=(60, 200, 200), label_shape=(40, 140, 
         _save(tmp / 'preview_cubes.h5', **previews)
         (tmp / _RECORD).write_text(json.dumps(record, indent=1) + '\n')
         (path / _RECORD).unlink(missing_ok=True)  # from here on incomplete
-        for name in set(old_files) - set(names):  # of a larger data set
-            if os.path.basename(name) == name:
-                (path / name).unlink(missing_ok=True)
+        for name in old_files - set(names):  # of a larger data set
+            (path / name).unlink(missing_ok=True)
         for name in names + [_RECORD]:
             os.replace(tmp / name, path / name)
     logger.info(f'Wrote {n_cubes} synthetic cubes and {_N_PREVIEWS} previews to {path}')
     return path
 
 
-def _shape_arg(text):
-    try:
-        return tuple(int(n) for n in text.split(','))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f'expected three integers like 60,200,200, got {text!r}') from None
+def _zxy(text):
+    return tuple(int(n) for n in text.split(','))
 
 
 def main(argv=None):
@@ -375,13 +364,12 @@ def main(argv=None):
                                      description='Write a synthetic EM data set (neuro_data_zxy layout).')
     parser.add_argument('path', nargs='?', metavar='PATH', help=f'folder (default: {default_data_path()})')
     for name, default in (('raw', '60,200,200'), ('label', '40,140,140'), ('preview', '20,200,200')):
-        parser.add_argument(f'--{name}-shape', type=_shape_arg, default=default, metavar='Z,X,Y',
+        parser.add_argument(f'--{name}-shape', type=_zxy, default=default, metavar='Z,X,Y',
                             help='default: %(default)s')
     parser.add_argument('--n-cubes', type=int, default=3, help='default: %(default)s')
     parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
     parser.add_argument('--overwrite', action='store_true', help='replace the files of another data set')
     args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format='%(message)s')
     try:
         write_neuro_data(**vars(args))
     except (ValueError, OSError) as e:

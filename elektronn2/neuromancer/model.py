@@ -389,7 +389,7 @@ def _log_stats(title, items):
 
 # -- rebuilding -----------------------------------------------------------------------------------------
 BN_PARAMS = ("gamma", "mean", "std")
-WEIGHTS = ("w", "b", *BN_PARAMS)
+WEIGHTS = serialize.WEIGHTS
 
 
 def modelload(file_name, override_mfp_to_active=False, imposed_patch_size=None, imposed_batch_size=None, name=None,

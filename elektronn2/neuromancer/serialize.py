@@ -23,6 +23,7 @@ from elektronn2.utils.basic import atomic_write
 
 FORMAT = 1
 KEY = "elektronn2"
+WEIGHTS = ("w", "b", "gamma", "mean", "std")  # arguments whose values are the node's tensors
 
 
 # -- writing ------------------------------------------------------------------------------------------
@@ -54,7 +55,7 @@ class _Encoder:
         self.count = 0
 
     def __call__(self, value, name=None):
-        if name in self.node.params and not isinstance(value, VariableParam):
+        if name in WEIGHTS and name in self.node.params and not isinstance(value, VariableParam):
             return {"weights": "const" if self.node.params[name].constant else "trainable"}
         if value is None or isinstance(value, (bool, int, float, str)):
             return value
@@ -133,7 +134,8 @@ def load(path):
         raise FileNotFoundError(f"There is no model file {path}.")
     with open(path, "rb") as f:
         head = f.read(8)
-    if head[:1] == b"\x80" or head[:2] == b"\x1f\x8b":
+    pickled = head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05") and any(head[4:])
+    if pickled or head[:2] == b"\x1f\x8b":  # safetensors begins with a length, whose upper bytes are zero
         raise ModelFileError(f"{path} is a pickle, as the first ELEKTRONN2 wrote its models. Opening a pickle can execute "
                              "code, so it is not opened here.")
     try:

@@ -23,15 +23,6 @@ QUIET = dict(print_repr=False)
 RNG = np.random.default_rng(3)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tiny networks gain nothing from threads, and lose much where other processes want the cores too."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 # -- samples: each a function batch size -> node --------------------------------------------------------
 def image(b, n_f=2, sizes=(6, 7), tags="b,f,x,y", **kwargs):
     return nm.Input((b, n_f, *sizes), tags, **QUIET, **kwargs)

@@ -31,15 +31,6 @@ ACTIVATIONS = ("tanh", "relu", "prelu", "elu", "selu", "abs", "sig", "logistic",
                "concentration", "radius", "maxout 2", "maxout 3")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tiny networks gain nothing from threads, and lose much where other processes want the cores too."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def source(shape, tags, **kwargs):
     return nm.Input(shape, tags, print_repr=False, **kwargs)
 
@@ -776,13 +767,18 @@ def test_windows_after_upsampling(name):
         assert (min(reach), max(reach)) == (-half, half)
 
 
-@pytest.mark.parametrize("mode", ["same", "full", "pad"])
+@pytest.mark.parametrize("mode", ["same", "full", "pad", "pool"])
 def test_windows_with_padding(mode):
     """With padding of the network itself: the part of the window that lies on the image, and ``padded`` outermost
     voxels per side whose window does not."""
-    x = source((None, 1, 8, 7), "b,f,x,y")
-    node = positive(conv(nm.Pad(x, (1, 2), print_repr=False), (3, 2)) if mode == "pad"
-                    else conv(x, (3, 5), conv_mode=mode))
+    x = source((None, 1, 8, 10), "b,f,x,y")
+    if mode == "pad":
+        node = conv(nm.Pad(x, (1, 2), print_repr=False), (3, 2))
+    elif mode == "pool":
+        node = conv(x, (3, 5), 2, conv_mode="same")
+    else:
+        node = conv(x, (3, 5), conv_mode=mode)
+    positive(node)
     seen = responses(node)[0]
     np.testing.assert_array_equal(seen, windows(node))
     full = int(np.prod(node.shape.fov))

@@ -1,0 +1,24 @@
+# Everything goes into .venv next to this file. PYTHON chooses the interpreter (3.11 or later).
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: demo test slow check benchmarks
+demo: .venv/installed  ## set up, make data, train, predict, draw
+	$(BIN)/python examples/demo.py
+
+test: .venv/installed  ## set up, pass the tests
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -q
+
+slow: .venv/installed  ## the tests that take minutes
+	$(BIN)/python -m pytest -q -m slow
+
+benchmarks: .venv/installed  ## the figures of the README, except the training on ISBI-2012
+	$(BIN)/python benchmarks/training_step.py
+	$(BIN)/python benchmarks/dense_prediction.py
+	$(BIN)/python benchmarks/import_time.py
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
