@@ -86,7 +86,6 @@ def build(recipe, size, upsampling=True, activation="tanh"):
 
 def legal_size(recipe, start, upsampling=True, limit=40, activation="tanh"):
     """(size, model) of the smallest input from ``start`` voxels per axis that fits; ValueError if none does."""
-    ndim, _ = recipe
     size = list(start)
     while True:
         try:

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import fx
 
-BATCH = 2
-"""Stand-in for sizes that are None, while shapes are worked out."""
+BATCH, OPEN = 2, 64
+"""Stand-ins for sizes that are None, while shapes are worked out: of the batch, and of other axes."""
 
 
 def op(function=None, *, meta=None):
@@ -55,17 +55,11 @@ def _find_tracer(values):
 
 
 class Expression(fx.Proxy):
-    """A symbolic value. ``print(expression.code)`` shows how it is computed."""
-
-    @property
-    def code(self):
-        """The Python code that computes this expression from sources and parameters."""
-        from elektronn2.neuromancer.function import cut  # function.py builds on this module
-        return cut([self])[0].code.strip()
+    """A symbolic value. ``print(expression.code)`` shows how it is computed (``function.py`` adds that property)."""
 
     @property
     def meta(self):
-        """A tensor without data that has the shape and dtype of the value (None sizes: 2)."""
+        """A tensor without data that has the shape and dtype of the value (None sizes: 2 for b, else 64)."""
         return self.node.meta["val"]
 
     @property
@@ -92,9 +86,9 @@ class Graph(fx.proxy.TracerBase):
         return Expression(node, self)
 
     def source(self, name, shape, dtype):
-        """A placeholder: an input of functions."""
+        """A placeholder: an input of functions. ``shape``: a TaggedShape."""
         node = self.graph.placeholder(name)
-        sizes = [BATCH if n is None else n for n in shape]
+        sizes = [(BATCH if t == "b" else OPEN) if n is None else n for n, t in zip(shape, shape.tags)]
         node.meta["val"] = torch.empty(sizes, dtype=getattr(torch, dtype), device="meta")
         return self.proxy(node)
 

@@ -23,6 +23,7 @@ from torch import fx
 
 from elektronn2.config import config
 from elektronn2.neuromancer import computations
+from elektronn2.neuromancer.expression import Expression
 from elektronn2.neuromancer.variables import VariableParam
 
 logger = logging.getLogger("elektronn2log")
@@ -112,6 +113,14 @@ def cut(outputs, inputs=None, mode="predict"):
     return module, [tracer.proxy(n) for n in stops], [p for p in used.values() if isinstance(p, VariableParam)]
 
 
+def code_of(expression):
+    """The Python code that computes an expression from sources and parameters."""
+    return cut([expression])[0].code.strip()
+
+
+Expression.code = property(code_of)
+
+
 def _resolve(node, chosen):
     while node.target is computations.by_mode:
         node = (*node.args, *node.kwargs.values())[chosen]
@@ -180,7 +189,7 @@ class Function:
         self.backend, self.kernels = settings.backend, 0
         self._run = self._module
         if self.backend == "inductor":
-            self._run = self._inductor() or self._module
+            self._run = self._inductor()
         logger.info("Compiling done - in %.2f s", time.perf_counter() - start)
         logger.info("%s", self.summary)
 
@@ -203,11 +212,11 @@ class Function:
             buffer.data = buffer.data.to(self.settings.device)
 
     def _inductor(self):
-        """The module compiled by inductor and run once on made-up inputs, or None if that is impossible."""
+        """The module compiled by inductor and run once on made-up inputs; the module itself if that is impossible."""
         if self._needs_grad:
             logger.info("%s takes symbolic gradients: it runs eagerly.", self.name)
             self.backend = "eager"
-            return None
+            return self._module
         try:
             metrics = importlib.import_module("torch._inductor.metrics")
             metrics.reset()
@@ -223,7 +232,7 @@ class Function:
             logger.warning("%s cannot be compiled by inductor (%s: %s); it runs eagerly. Set "
                            "config.compile_backend = 'eager' to silence this.", self.name, type(error).__name__, reason)
             self.backend = "eager"
-            return None
+            return self._module
 
     def _example(self, expression, shape):
         like = expression.meta

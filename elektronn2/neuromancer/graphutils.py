@@ -6,7 +6,7 @@ from elektronn2.neuromancer.graph import sources as _sources
 from elektronn2.neuromancer.shape import TaggedShape
 from elektronn2.neuromancer.variables import as_floatX
 
-__all__ = ["TaggedShape", "as_floatX", "floatX", "getinput_for_multioutput", "grad", "make_func"]
+__all__ = ["TaggedShape", "as_floatX", "getinput_for_multioutput", "grad", "make_func"]
 
 
 def __getattr__(name):

@@ -228,7 +228,6 @@ class Conv(NeuralLayer):
                          self.parents[0].shape.spatial_tags[k])
 
     def _make_output(self):
-        symbolic = self.model.graph.param
         early_bias = not self.batch_normalisation  # a constant per feature commutes with the maximum
         x = C.conv(self.parent.output, self.model.graph.param(self.w), self._bias() if early_bias else None,
                    self.conv_mode)

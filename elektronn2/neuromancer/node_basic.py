@@ -45,10 +45,13 @@ class NodeType(type):
         signature = inspect.signature(cls.__init__)
         try:
             bound = signature.bind(None, *args, **kwargs)
-        except TypeError as error:
+        except TypeError as mismatch:
+            message = f"{mismatch}."
             wrong = [k for k in kwargs if k not in signature.parameters]
-            hint = suggest(wrong[0], list(signature.parameters)[1:]) if wrong else ""
-            raise TypeError(f"{cls.__name__}: {error}.{hint} It takes {signature}.") from None
+            if wrong:
+                names = list(signature.parameters)[1:]
+                message = f"unknown argument {wrong[0]!r}.{suggest(wrong[0], names)}"
+            raise TypeError(f"{cls.__name__}: {message} It takes {signature}.") from None
         arguments = dict(list(bound.arguments.items())[1:])
         default = signature.parameters["name"].default if "name" in signature.parameters else cls.__name__.lower()
         proposal = arguments.pop("name", None) or default or cls.__name__.lower()
@@ -71,8 +74,6 @@ class NodeType(type):
         except Exception:
             model.forget_node(name)
             model.graph.erase_from(mark)
-            for parent in getattr(node, "parents", ()):
-                parent.children.pop(name, None)
             raise
         finally:
             NodeType._building = None
@@ -441,7 +442,7 @@ class Input(Node):
             raise ValueError(f"Input {name!r} has hardcoded_shape, but its shape {self._declared} leaves a size open.")
 
     def _make_output(self):
-        self.output = self.model.graph.source(self.name, self._declared.shape, self._dtype)
+        self.output = self.model.graph.source(self.name, self._declared, self._dtype)
 
     def _calc_shape(self):
         self.shape = self._declared

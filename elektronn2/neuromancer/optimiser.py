@@ -83,7 +83,7 @@ class Optimiser:
         lr, wd = self.meta_params["lr"], self.meta_params["wd"]
         directions = self.directions(tensors, grads, self.state)
         if wd:
-            for t, d, p in zip(tensors, directions, self.params):
+            for t, p in zip(tensors, self.params):
                 factor = decay_factor(p)
                 if factor:
                     t.mul_(1 - lr * wd * factor)  # p - lr * (d + wd * p), with p before the step
@@ -239,6 +239,10 @@ class AdamW(Optimiser):
                          weight_decay=self.meta_params["wd"] * group["factor"])
         for t, g in zip(tensors, grads):
             t.grad = g
+            own = self._torch.state[t]
+            for key, value in own.items():  # the fused step walks memory: parameter and state must be laid out alike
+                if value.shape == t.shape and value.stride() != t.stride():
+                    own[key] = torch.empty_like(t).copy_(value)
         self._torch.step()
         for t in tensors:
             t.grad = None

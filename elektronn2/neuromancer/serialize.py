@@ -16,7 +16,7 @@ import safetensors
 import safetensors.numpy
 
 from elektronn2.errors import ModelFileError
-from elektronn2.neuromancer.node_basic import Node
+from elektronn2.neuromancer.registry import NODES
 from elektronn2.neuromancer.shape import TaggedShape
 from elektronn2.neuromancer.variables import VariableParam
 from elektronn2.utils.basic import atomic_write
@@ -59,7 +59,7 @@ class _Encoder:
             return {"weights": "const" if self.node.params[name].constant else "trainable"}
         if value is None or isinstance(value, (bool, int, float, str)):
             return value
-        if isinstance(value, Node):
+        if isinstance(value, NODES["Node"]):
             return {"node": value.name}
         if isinstance(value, VariableParam):
             return {"param": self._owner(value)}

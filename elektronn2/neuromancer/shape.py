@@ -50,7 +50,7 @@ class TaggedShape:
     Raises ValueError for unknown letters or a number of letters that differs from that of sizes.
     """
 
-    __slots__ = ("_shape", "_tags", "_strides", "_mfp_offsets", "_fov", "_centre", "_padded")
+    __slots__ = ("_centre", "_fov", "_mfp_offsets", "_padded", "_shape", "_strides", "_tags")
 
     def __init__(self, shape, tags, strides=None, mfp_offsets=None, fov=None, offsets=None, padded=None):
         tags = parse_tags(tags)

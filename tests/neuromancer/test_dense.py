@@ -112,7 +112,7 @@ def test_mfp_equals_all_shifts_on_random_graphs(part, rng):
 
 def test_pooling_network_is_the_window_at_every_voxel(rng):
     """Without padding, every dense voxel is the network evaluated on the one window of fov size around it."""
-    for recipe, size, model in random_networks(7, 20, upsampling=False, padding=False):
+    for _, size, model in random_networks(7, 20, upsampling=False, padding=False):
         shape = model.prediction_node.shape
         raw = rng.normal(size=(1, *(n + 9 for n in size)))
         dense = model.predict_dense(raw)
