@@ -14,12 +14,13 @@ function
 dense
 node_basic optimiser serialize
 neural loss various graphutils graphmanager
+rebuild
 model
 neuromancer
 training
 scripts"""
 RANK = {name: i for i, row in enumerate(LAYERS.strip().split("\n")) for name in row.split()}
-# computations are written with expressions; init and variables read settings; dense calls functions
+# computations are written with expressions; init reads settings
 SIDEWAYS = {("computations", "expression"), ("init", "config")}
 WITHOUT_TORCH = ("shape", "graph", "registry", "manager", "init", "data", "malis", "config")
 

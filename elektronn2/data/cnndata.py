@@ -7,6 +7,7 @@ import numpy as np
 
 from elektronn2.data.non_geometric_augmentation import grey_augment
 from elektronn2.data.sampling import generator
+from elektronn2.utils.basic import as_float
 
 logger = logging.getLogger("elektronn2log")
 
@@ -101,7 +102,7 @@ class BatchCreatorImage:
             flips, swap = np.zeros(3, bool), False
         surplus = (np.array(image.shape[1:]) - labels.shape[1:]) // 2
         offsets = np.where(flips, self.patch_size - self.target_ps - self.offsets, self.offsets)
-        patch = as_float(image[_box(start, self.patch_size)])
+        patch = as_float(image[_box(start, self.patch_size)]).astype(np.float32, copy=False)
         target = labels[_box(start + offsets - surplus, self.target_ps)]
         step = (slice(None), *(slice(None, None, -1 if f else None) for f in flips))
         patch, target = patch[step], target[step]
@@ -142,12 +143,3 @@ def _load(path, key):
 
 def _box(start, size):
     return (slice(None), *(slice(int(a), int(a + n)) for a, n in zip(start, size)))
-
-
-def as_float(image):
-    """float32 in 0..1 from uint8 or uint16, by the maximum of the type; floats stay as they are."""
-    if image.dtype.kind == "f":
-        return image.astype(np.float32)
-    if image.dtype in (np.uint8, np.uint16):
-        return image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
-    raise TypeError(f"An image of dtype {image.dtype} has no known scale: store uint8, uint16, or floats in 0..1.")

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from elektronn2.neuromancer import graph
 from elektronn2.neuromancer.function import Function, to_numpy
+from elektronn2.utils.basic import as_float
 from elektronn2.utils.dense import Geometry, predict_tiled
 
 logger = logging.getLogger("elektronn2log")
@@ -53,19 +54,6 @@ def geometry(node):
             grid=lcm(*(s.numerator for s in strides)) if upsamples else 1, border=shape.padded[k],
             keep_border=not pooled))
     return axes
-
-
-def as_float(image):
-    """An image as float32 in 0..1: uint8 divided by 255, uint16 by 65535, floating point as it is.
-
-    Raises TypeError for other integers, whose scale cannot be known.
-    """
-    if image.dtype in (np.uint8, np.uint16):
-        return image.astype(np.float32) / np.iinfo(image.dtype).max
-    if image.dtype.kind == "f":
-        return image
-    raise TypeError(f"An image of dtype {image.dtype} has no known scale: pass uint8, uint16, or floats scaled as in "
-                    "training, for example raw.astype('float32') / raw.max().")
 
 
 def predict_dense(node, raw_img, as_uint8=False, pad_raw=False, progress=True):

@@ -95,3 +95,19 @@ def h5save(data, file, keys=None, compress=True):
             array = np.asarray(array)
             f.create_dataset(key, data=array,
                              compression="lzf" if compress and array.ndim else None)
+
+
+def as_float(image):
+    """An image in 0..1: uint8 divided by 255, uint16 by 65535, as float32; floating point as it is.
+
+    Raises TypeError for other integers, whose scale cannot be known.
+
+    >>> as_float(np.array([0, 255], np.uint8))
+    array([0., 1.], dtype=float32)
+    """
+    if image.dtype in (np.uint8, np.uint16):
+        return image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
+    if image.dtype.kind == "f":
+        return image
+    raise TypeError(f"An image of dtype {image.dtype} has no known scale: pass uint8, uint16, or floats scaled as in "
+                    "training, for example raw.astype('float32') / raw.max().")

@@ -1,0 +1,261 @@
+"""Models from files and from other models: read, resize, turn to max-fragment pooling, lock weights."""
+import inspect
+import logging
+import random
+import string
+
+import numpy as np
+
+from elektronn2.errors import ModelFileError
+from elektronn2.neuromancer import serialize
+from elektronn2.neuromancer.manager import model_manager
+from elektronn2.neuromancer.neural import Conv, FragmentsToDense, Pool
+from elektronn2.neuromancer.node_basic import Input, Node
+from elektronn2.neuromancer.registry import NODES
+from elektronn2.utils.cnncalculator import nearest_patch
+from elektronn2.utils.validate import as_tuple, suggest
+
+logger = logging.getLogger("elektronn2log")
+
+BN_PARAMS = ("gamma", "mean", "std")
+WEIGHTS = serialize.WEIGHTS
+
+
+def modelload(file_name, override_mfp_to_active=False, imposed_patch_size=None, imposed_batch_size=None, name=None,
+              **restore_kwargs):
+    """Read a model file into a new model, which becomes current (``name`` None: a random one).
+
+    ``imposed_patch_size`` (spatial, in the order of the input's axes), ``imposed_batch_size``: new sizes of the input;
+    a patch that does not fit is changed to the nearest one that does, with a line for each axis that changes.
+    ``override_mfp_to_active``: max-fragment pooling in every pooling layer, for fast dense prediction (a network with
+    upsampling is left as it is). ``restore_kwargs``: ``make_weights_constant``, ``replace_bn`` ('remove', 'predict',
+    'const'), ``lock_trainable_params`` (number of nodes, or names), ``unlock_all_params``, ``allow_functions``.
+
+    Raises ModelFileError for a file that is damaged or foreign, ValueError for sizes or options that do not fit.
+    """
+    return _rebuild(*serialize.load(file_name), override_mfp_to_active, imposed_patch_size, imposed_batch_size, name,
+                    **restore_kwargs)
+
+
+def rebuild_model(model, override_mfp_to_active=False, imposed_patch_size=None, name=None, **kwargs):
+    """A new model like ``model``, changed as :func:`modelload` describes; ``model`` stays as it is."""
+    kwargs.setdefault("allow_functions", True)
+    return _rebuild(*serialize.describe(model), override_mfp_to_active, imposed_patch_size,
+                    kwargs.pop("imposed_batch_size", None), name, **kwargs)
+
+
+def _rebuild(description, tensors, mfp, patch, batch, name, **options):
+    input_name = description["designations"].get("input_node")
+    entries = {e["name"]: e for e in description["nodes"]}
+    if (patch is not None or batch is not None or mfp) and input_name not in entries:
+        raise ValueError(f"The model has no designated input node, so its sizes cannot be changed; "
+                         f"designations: {description['designations']}.")
+    if mfp and any(e["class"] == "UpConv" for e in entries.values()):
+        logger.warning("The network upsamples, so its prediction is dense already: max-fragment pooling is not used.")
+        mfp = False
+    changes = {}
+    if patch is not None or mfp:
+        changes["patch"] = _fitting_patch(description, tensors, patch, mfp, options)
+    if batch is not None or mfp:
+        shape, tags = _input_shape(entries[input_name])
+        old = shape[tags.index("b")]
+        changes["batch"] = 1 if batch is None and old is None else old if batch is None else batch
+    return _Restorer(description, tensors, mfp, changes, **options).restore(name)
+
+
+def _input_shape(entry):
+    tags = entry["arguments"]["tags"]
+    tags = serialize.decode(tags, {}, {})
+    tags = [t.strip() for t in tags.split(",")] if isinstance(tags, str) else list(tags)
+    return list(serialize.decode(entry["arguments"]["shape"], {}, {})), tags
+
+
+def _fitting_patch(description, tensors, patch, mfp, options):
+    """The imposed patch (or the model's own), changed to the nearest that fits the graph."""
+    previous = model_manager.current, model_manager.last
+    scratch = _Restorer(description, tensors, False, {}, quiet=True, **options).restore(None)
+    model_manager.discard(scratch.name)
+    model_manager.current, model_manager.last = previous
+    own = scratch.input_node.shape.spatial_shape
+    wanted = own if patch is None else as_tuple(patch, len(own), "imposed_patch_size")
+    shape, rules = scratch.axis_rules(mfp)
+    if shape.ndim != len(own):
+        return list(wanted)
+    return nearest_patch(rules, wanted)
+
+
+class _Restorer:
+    """Builds a model from its description, with changes."""
+
+    def __init__(self, description, tensors, mfp, changes, make_weights_constant=False, replace_bn=False,
+                 lock_trainable_params=False, unlock_all_params=False, allow_functions=False, quiet=False):
+        if make_weights_constant and unlock_all_params:
+            raise ValueError("make_weights_constant and unlock_all_params contradict each other; give one of them.")
+        if replace_bn not in (False, None, "remove", "predict", "const"):
+            raise ValueError(f"replace_bn must be 'remove', 'predict' or 'const', got {replace_bn!r}.")
+        self.description, self.tensors = description, tensors
+        self.mfp, self.changes, self.quiet = mfp, changes, quiet
+        self.replace_bn, self.allow_functions = replace_bn, allow_functions
+        self.constant, self.unlock = make_weights_constant, unlock_all_params
+        self.locked = self._locked(lock_trainable_params)
+        self.params = {}
+        for key, value in tensors.items():
+            node, _, param = key.rpartition("/")
+            self.params.setdefault(node, {})[param] = value
+
+    def _locked(self, lock):
+        names = [e["name"] for e in self.description["nodes"]]
+        if not lock:
+            return set()
+        if isinstance(lock, int) and not isinstance(lock, bool):
+            with_params = [n for n in names if any(k.startswith(f"{n}/") for k in self.tensors)]
+            return set(with_params[:lock])
+        unknown = [n for n in lock if n not in names]
+        if unknown:
+            raise ValueError(f"lock_trainable_params: the model has no node {unknown}.{suggest(unknown[0], names)}")
+        return set(lock)
+
+    def restore(self, name):
+        model = model_manager.newmodel(name)
+        designations = dict(self.description["designations"])
+        try:
+            for entry in self.description["nodes"]:
+                self._restore_node(model, entry, designations)
+        except ModelFileError:
+            model_manager.discard(model.name)
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            model_manager.discard(model.name)
+            text = error.args[0] if isinstance(error, KeyError) else error
+            raise ValueError(f"The model cannot be rebuilt at node {entry.get('name')!r}: {text}") from error
+        if self.quiet:
+            model.designations = designations
+        else:
+            model.designate_nodes(**designations)
+        return model
+
+    def _restore_node(self, model, entry, designations):
+        name = entry["name"]
+        cls = NODES[entry["class"]]
+        arguments = {k: serialize.decode(v, model.nodes, self.tensors, self.allow_functions, f"Node {name!r}")
+                     for k, v in entry["arguments"].items() if not (isinstance(v, dict) and "weights" in v)}
+        arguments["print_repr"] = entry.get("print_repr", True) and not self.quiet
+        if issubclass(cls, Input):
+            self._resize(model, entry, arguments, name == designations.get("input_node"))
+        if self.mfp and issubclass(cls, (Conv, Pool)):
+            arguments["mfp"] = True
+        values = dict(self.params.get(name, {}))
+        self._give_weights(entry, cls, arguments, values)
+        after = False
+        if self.mfp and name == designations.get("prediction_node"):
+            after = issubclass(cls, (Conv, Pool)) and _pools(arguments)
+            if not after:
+                arguments = _to_dense_before(arguments)
+        node = cls(**arguments, name=name)
+        node.like = entry.get("like")
+        if entry.get("feature_names"):
+            node.feature_names = entry["feature_names"]
+        rest = {k: v for k, v in values.items() if k in node.params and not node.params[k].constant}
+        if "init_weight" in node.params:
+            rest.setdefault("init_weight", 0.0)
+        node.set_param_values(rest)
+        if after:
+            designations["prediction_node"] = FragmentsToDense(node, name=_random_name()).name
+            designations["prediction_ext"] = [designations["prediction_node"] if n == name else n
+                                              for n in designations.get("prediction_ext") or []] or None
+
+    def _resize(self, model, entry, arguments, is_input):
+        like = entry.get("like")
+        if is_input:
+            shape, tags = _input_shape(entry)
+            spatial = [i for i, t in enumerate(tags) if t in "zyx"]
+            for i, n in zip(spatial, self.changes.get("patch") or ()):
+                shape[i] = n
+            if "b" in tags and "batch" in self.changes:
+                shape[tags.index("b")] = self.changes["batch"]
+            arguments["shape"] = shape
+        elif like and self.changes and like["node"] in model.nodes:
+            shape = model.nodes[like["node"]].shape
+            if like["override_f"]:
+                shape = shape.updateshape("f", like["override_f"])
+            arguments.update(shape=shape.shape, tags=shape.tags)
+            if shape.ndim:
+                arguments.update(strides=list(shape.strides), fov=shape.fov, offsets=list(shape.centre))
+
+    def _give_weights(self, entry, cls, arguments, values):
+        """Move parameters that constructors take from ``values`` to ``arguments``; replace batch normalisation."""
+        mode = arguments.get("batch_normalisation")
+        if mode and self.replace_bn:
+            weight = float(values.pop("init_weight", 0.0))
+            if self.replace_bn == "remove":
+                arguments["batch_normalisation"] = False
+                for key in BN_PARAMS:
+                    values.pop(key, None)
+            else:
+                arguments["batch_normalisation"] = mode = "predict"
+                if weight < 1:
+                    values["mean"] = values["mean"] / (1 - weight)
+                    values["std"] = (values["std"] - weight) / (1 - weight)
+                if self.replace_bn == "const":
+                    for key in ("mean", "std"):
+                        arguments[key] = [values.pop(key), "const"]
+        saved_constants = set(entry.get("constants", ()))
+        for key in list(values):
+            weight_form = key in WEIGHTS or key in saved_constants
+            if not weight_form or key.startswith("argument-") or key not in _parameters(cls):
+                continue
+            if mode in ("train", "fadeout") and key in ("mean", "std"):
+                continue
+            constant = (key in saved_constants and not self.unlock) or (key in WEIGHTS and (
+                self.constant or entry["name"] in self.locked))
+            value = values.pop(key)
+            arguments[key] = [value, "const"] if constant else value
+
+
+def _parameters(cls):
+    return inspect.signature(cls.__init__).parameters
+
+
+def _pools(arguments):
+    pool = arguments.get("stride") or arguments.get("pool_shape") or 1
+    return int(np.prod(pool)) > 1
+
+
+def _random_name():
+    return "to_dense" + "".join(random.choices(string.ascii_lowercase + string.digits, k=5))
+
+
+def _to_dense_before(arguments):
+    """The same arguments with FragmentsToDense behind every parent that is in fragments."""
+    def dense(value):
+        if isinstance(value, Node):
+            return FragmentsToDense(value, name=_random_name()) if len(value.shape.mfp_offsets) > 1 else value
+        if isinstance(value, (list, tuple)) and any(isinstance(v, Node) for v in value):
+            return [dense(v) for v in value]
+        return value
+    return {k: dense(v) for k, v in arguments.items()}
+
+
+def params_from_model_file(file_name):
+    """Dict node -> param -> array of a model file, for nodes that have parameters."""
+    _, tensors = serialize.load(file_name)
+    params = {}
+    for key, value in tensors.items():
+        node, _, param = key.rpartition("/")
+        if not param.startswith("argument-"):
+            params.setdefault(node, {})[param] = value
+    return params
+
+
+def kernel_lists_from_node_descr(description):
+    """(filters, pools, mfp flags) of the Conv nodes, from the description that ``serialize.load`` returns."""
+    filters, pools, mfp = [], [], []
+    for entry in description["nodes"]:
+        if entry["class"] == "Conv":
+            arguments = {k: serialize.decode(v, {}, {}) for k, v in entry["arguments"].items()
+                         if k in ("filter_shape", "pool_shape", "mfp")}
+            size = arguments["filter_shape"]
+            filters.append(size)
+            pools.append(arguments.get("pool_shape") or ([1] * len(size) if isinstance(size, (list, tuple)) else 1))
+            mfp.append(bool(arguments.get("mfp", False)))
+    return filters, pools, mfp
