@@ -1,4 +1,6 @@
 """Every test starts with no open model, default settings, and the same seed."""
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,14 @@ def fresh():
     torch.manual_seed(0)
     yield
     vars(config).update(settings)
+
+
+@pytest.fixture
+def all_cores():
+    """For networks that are large."""
+    torch.set_num_threads(os.cpu_count())
+    yield
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import time
 import numpy as np
 
 from elektronn2.config import config
-from elektronn2.neuromancer import computations, dense, graph
+from elektronn2.neuromancer import computations, graph
+from elektronn2.neuromancer.dense import predict_dense
 from elektronn2.neuromancer.expression import op
 from elektronn2.neuromancer.function import Function
 from elektronn2.neuromancer.manager import choose_name, model_manager
@@ -334,7 +335,7 @@ class Node(metaclass=NodeType):
 
     def predict_dense(self, raw_img, as_uint8=False, pad_raw=False):
         """This node at every voxel of a volume of any size; see :func:`elektronn2.neuromancer.dense.predict_dense`."""
-        return dense.predict_dense(self, raw_img, as_uint8=as_uint8, pad_raw=pad_raw)
+        return predict_dense(self, raw_img, as_uint8=as_uint8, pad_raw=pad_raw)
 
     @property
     def last_exec_time(self):

@@ -266,4 +266,4 @@ class AdamW(Optimiser):
             for i, p in enumerate(self.params):
                 own = {k.split("/")[0]: torch.as_tensor(v) for k, v in state.items() if k.endswith(f"/{i}")}
                 self._torch.state[p.tensor] = {
-                    k: v if k == "step" else torch.empty_like(p.tensor).copy_(v) for k, v in own.items()}
+                    k: v.to(p.tensor.device) if k == "step" else torch.empty_like(p.tensor).copy_(v) for k, v in own.items()}

@@ -94,7 +94,8 @@ class Geometry:
             starts = [*range(0, end - self.tile, step), end - self.tile]
             low, high = 0, end * self.scale - self.loss
         else:
-            starts = list(range(0, ceil(self.size(n) / self.scale), step))
+            more = ceil((self.size(n) - inner) / (step * self.scale))
+            starts = [step * i for i in range(max(more, 0) + 1)]
         tiles = []
         for start in starts:
             first = low if start == 0 else start * self.scale + cut

@@ -113,7 +113,8 @@ def test_wrong_data_are_named(tmp_path):
     good = write(tmp_path, [raw], [lab])
     cases = [(dict(d_files=[("none.h5", "raw")]), FileNotFoundError, "(?s)missing.*none.h5.*synthetic"),
              (dict(d_files=[("raw_0.h5", "rew")]), KeyError, "no data set 'rew'; available"),
-             (dict(l_files=[]), ValueError, "needs l_files"), (dict(valid_cubes=[3]), ValueError, "not all among the 1 cubes"),
+             (dict(l_files=[]), ValueError, "needs l_files"),
+             (dict(valid_cubes=[3]), ValueError, "not all among the 1 cubes"),
              (dict(valid_cubes=[0]), ValueError, "none is left"), (dict(cube_prios=[1, 2]), ValueError, "one value per")]
     for change, kind, message in cases:
         with pytest.raises(kind, match=message):

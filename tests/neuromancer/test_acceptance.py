@@ -1,24 +1,14 @@
 """The documented network to the letter, and the acceptance values of the seven networks."""
-import importlib.util
 import logging
-import os
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from networks import docs_cnn, example
 
 from elektronn2 import neuromancer as nm
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-def example(name):
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.create_model()
+pytestmark = pytest.mark.usefixtures("all_cores")
 
 
 # spatial input, output (f, *L), strides, true field of view, offsets, parameters
@@ -29,14 +19,6 @@ VALUES = {
     "unet3d_lite": ((22, 140, 140), (2, 10, 52, 52), (1, 1, 1), (13, 103, 103), (6, 44, 44), 7_794_786),
     "unet3d_litelite": ((22, 140, 140), (2, 10, 36, 36), (1, 1, 1), (13, 135, 135), (6, 52, 52), 352_207),
 }
-
-
-@pytest.fixture(autouse=True)
-def all_cores():
-    """These networks are large."""
-    torch.set_num_threads(os.cpu_count())
-    yield
-    torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize("name", VALUES)
@@ -107,22 +89,6 @@ def log(caplog):
 
 def collapsed(text):
     return re.sub(r"\s+", " ", re.sub(r"-{20,}", "", text)).strip()
-
-
-def docs_cnn():
-    image = nm.Input((10, 3, 23, 183, 183), "b,f,z,x,y", name="image")
-    conv0 = nm.Conv(image, 32, (1, 6, 6), (1, 2, 2))
-    conv1 = nm.Conv(conv0, 64, (4, 6, 6), (2, 2, 2))
-    conv2 = nm.Conv(conv1, 5, (3, 3, 3), (1, 1, 1), activation_func="lin")
-    class_probs = nm.Softmax(conv2)
-    target = nm.Input_like(class_probs, override_f=1, name="target", dtype="int16")
-    voxel_loss = nm.MultinoulliNLL(class_probs, target, target_is_sparse=True)
-    scalar_loss = nm.AggregateLoss(voxel_loss, name="loss")
-    errors = nm.Errors(class_probs, target, target_is_sparse=True)
-    model = nm.model_manager.getmodel()
-    model.designate_nodes(input_node=image, target_node=target, loss_node=scalar_loss, prediction_node=class_probs,
-                          prediction_ext=[scalar_loss, errors, class_probs])
-    return model
 
 
 def test_the_documented_network_prints_itself(log):

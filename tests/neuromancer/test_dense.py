@@ -5,6 +5,7 @@ from math import lcm
 
 import numpy as np
 import pytest
+from networks import docs_cnn, example
 from random_graphs import legal_size, random_networks
 
 from elektronn2 import neuromancer as nm
@@ -108,6 +109,64 @@ def test_mfp_equals_all_shifts_on_random_graphs(part, rng):
                 raw, pad_raw=True)), recipe
         nm.model_manager.models.clear()
     assert pooled > 20
+
+
+class FewerFeatures:
+    """``nm`` for the example networks, with layers of a fraction of the features."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __getattr__(self, name):
+        node = getattr(nm, name)
+        if name == "Conv":
+            return lambda parent, n_f, *a, **k: node(parent, max(2, n_f // self.factor), *a, **k)
+        if name == "UpConvMerge":
+            return lambda p, q, n_f, **k: node(p, q, max(2, n_f // self.factor), **k)
+        return node
+
+
+# patch, whole volume in one pass: at least two tiles per axis
+NETWORKS = {
+    "docs_cnn": ((11, 31, 31), (15, 39, 39)),
+    "neuro3d": ((17, 109, 109), (19, 113, 113)),
+    "neuro3d_lite": ((7, 43, 43), (9, 51, 51)),
+    "unet3d": ((100, 100, 100), (108, 108, 108)),
+    "unet3d_lite": ((16, 100, 100), (18, 108, 108)),
+    "unet3d_litelite": ((14, 124, 124), (16, 140, 140)),
+}
+
+
+@pytest.mark.parametrize("factor", [16, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_documented_networks(name, factor, rng):
+    """Tiled equals whole, MFP equals all shifts, with and without mirrored border."""
+    patch, size = NETWORKS[name]
+    original = docs_cnn(FewerFeatures(factor)) if name == "docs_cnn" else example(name, FewerFeatures(factor))
+    model = nm.model.rebuild_model(original, imposed_patch_size=patch, imposed_batch_size=1)
+    assert model.input_node.shape.spatial_shape == list(patch)
+    axes = geometry(model.prediction_node)
+    raw = rng.random((model.input_node.shape["f"], *(n + a.stride - 1 for n, a in zip(size, axes))))
+    assert all(len(a.tiles(n)) >= 2 for a, n in zip(axes, raw.shape[1:]))
+    dense = model.predict_dense(raw)
+    assert close(dense, whole(model, raw))
+
+    # a smaller volume whose mirrored version has just that size
+    lost = [n - m for n, m in zip(raw.shape[1:], dense.shape[1:])]
+    offset = model.prediction_node.shape.offsets
+    small = raw[(slice(None), *(slice(0, n) for n in dense.shape[1:]))]
+    mirrored = np.pad(small, [(0, 0), *((o, n - o) for o, n in zip(offset, lost))], mode="symmetric")
+    assert close(model.predict_dense(small, pad_raw=True), whole(model, mirrored))
+
+    mfp = nm.model.rebuild_model(model, override_mfp_to_active=True, imposed_patch_size=size)
+    assert ("unet" in name) != any(type(n).__name__ == "FragmentsToDense" for n in mfp.nodes.values())
+    assert close(mfp.predict_dense(raw), dense)
+    assert close(mfp.predict_dense(small, pad_raw=True), model.predict_dense(small, pad_raw=True))
+
+
+def test_a_classifier_of_images_says_that_it_is_not_dense():
+    with pytest.raises(ValueError, match="image-to-image"):
+        example("mnist").predict_dense(np.zeros((1, 40, 40)))
 
 
 def test_pooling_network_is_the_window_at_every_voxel(rng):
