@@ -1,6 +1,6 @@
 """From nothing to a predicted volume in a few minutes on a laptop without a GPU.
 
-    python examples/demo.py [--data PATH] [--steps 1500] [--out DIR]
+    python examples/demo.py [--data PATH] [--steps 1100] [--out DIR]
 
 Makes synthetic EM volumes (or takes those of ``--data``: raw_{0,1,2}.h5 and barrier_int16_{0,1,2}.h5), trains a small
 3-D network to find the barriers between cells, predicts the held-out cube 2 at every voxel with max-fragment pooling,
@@ -127,7 +127,7 @@ def free_folder(path):
     return free
 
 
-def main(data=None, steps=1500, out="demo-output", seed=0):
+def main(data=None, steps=1100, out="demo-output", seed=0):
     reseed(seed)
     path = Path(data).expanduser() if data else write_neuro_data(default_data_path())
     model = create_model()
@@ -151,7 +151,7 @@ def main(data=None, steps=1500, out="demo-output", seed=0):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", help="folder with raw_0.h5 ... and barrier_int16_0.h5 ... (default: synthetic data)")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=1100)
     parser.add_argument("--out", default="demo-output", help="folder for the results (an existing one is not touched)")
     parser.add_argument("--seed", type=int, default=0)
     main(**vars(parser.parse_args()))
