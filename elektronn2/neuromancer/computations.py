@@ -355,10 +355,13 @@ def classification(pred, n_indep=1, threshold=False, axis=1):
 
 
 @op
-def error_rate(cls, target, n_indep=1, sparse=True, axis=1):
-    """Share (1,) of labelled elements whose class is wrong; negative ids are unlabelled; 0 if none is labelled."""
+def error_rate(cls, target, n_class=2, n_indep=1, sparse=True, axis=1):
+    """Share (1,) of labelled elements whose class is wrong; ids below 0 or from ``n_class`` on are unlabelled.
+
+    0 if none is labelled.
+    """
     gt = target if sparse else target.unflatten(axis, (n_indep, -1)).argmax(axis + 1)
-    labelled = gt >= 0
+    labelled = (gt >= 0) & (gt < n_class)
     wrong = ((cls != gt) & labelled).sum()
     return (wrong / labelled.sum().clamp_min(1)).float().reshape(1)
 

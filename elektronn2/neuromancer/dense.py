@@ -32,7 +32,13 @@ def geometry(node):
     if None in source.spatial_shape:
         raise ValueError(f"Dense prediction needs a patch size, but {inputs[0].name!r} is {source}. "
                          "Load the model with imposed_patch_size.")
+    if not source_is_float(inputs[0]):
+        raise ValueError(f"Dense prediction scales images to 0..1, but {inputs[0].name!r} takes {inputs[0].output.dtype}; "
+                         "make the input floating point.")
     nodes = graph.ancestors(node)
+    joined = [n.name for n in nodes if type(n).__name__ == "Concat" and n.shape.tags[n.axis] != "f"]
+    if joined:
+        raise ValueError(f"Dense prediction needs branches that are joined along f; {joined[0]!r} joins another axis.")
     if len(shape.mfp_offsets) > 1:
         raise ValueError(f"{node.name!r} ends in {len(shape.mfp_offsets)} MFP fragments; add FragmentsToDense, "
                          "or use rebuild_model(model, override_mfp_to_active=True).")
@@ -124,6 +130,10 @@ def _dense_function(node, source):
         node._functions["dense"] = Function([source.output], node.output, name=node.name, mode="predict",
                                             shapes=[shape.shape], names=[source.name])
     return node._functions["dense"]
+
+
+def source_is_float(source):
+    return source.output.dtype.startswith("float")
 
 
 def check_statistics(node):

@@ -185,6 +185,7 @@ class Function:
         self._needs_grad = any(n.target is computations.grad for n in self._module.graph.nodes)
         self.operations = sum(n.op.startswith("call") for n in self._module.graph.nodes)
         self.settings = settings
+        self._check_precision()
         self._place()
         self.backend, self.kernels = settings.backend, 0
         self._run = self._module
@@ -204,6 +205,16 @@ class Function:
     def code(self):
         """The program as Python code."""
         return cut(self.outputs, self.inputs, self.mode)[0].code.strip()
+
+    def _check_precision(self):
+        """Single or double precision is decided when nodes are made; the others can be changed at any time."""
+        double = self.settings.precision == "float64"
+        wrong = [p.name for p in self.params if p.dtype in ("float32", "float64") and (p.dtype == "float64") != double]
+        if wrong:
+            self.settings = None
+            made = "single" if double else "double"
+            raise ValueError(f"{self.name}: parameter {wrong[0]!r} was made in {made} precision, but config.precision is now "
+                             f"{config.precision!r}. Set 'float64' (or leave it) before building a model.")
 
     def _place(self):
         for param in self.params:
@@ -275,7 +286,7 @@ class Function:
         return outputs
 
     def _to_device(self, value):
-        tensor = torch.as_tensor(value)
+        tensor = torch.as_tensor(np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value)
         if tensor.device != torch.device(self.settings.device):
             tensor = tensor.to(self.settings.device, non_blocking=True)
         memory_format = _memory_format(tensor.ndim, self.settings)

@@ -195,7 +195,8 @@ class _Errors(Node):
     def _make_output(self):
         cls, target = self.parents
         sparse = self.target_is_sparse or cls.threshold
-        self.output = C.error_rate(cls.output, target.output, self.n_indep, sparse, cls.shape.tag2index("f"))
+        axis = cls.shape.tag2index("f")
+        self.output = C.error_rate(cls.output, target.output, cls.n_class, self.n_indep, sparse, axis)
 
     def _calc_shape(self):
         self.shape = TaggedShape((1,), "f")
@@ -204,7 +205,9 @@ class _Errors(Node):
 def Errors(pred, target, target_is_sparse=False, n_class="auto", n_indep="auto", name="errors", print_repr=True):
     """Classification error: the share of elements whose predicted class differs from the target's, shape (1,).
 
-    Elements with negative ids (unlabelled) do not count. ``pred``: a Softmax, a sigmoid layer or a Classification
+    Unlabelled elements (ids below 0 or beyond the classes) do not count.
+
+    ``pred``: a Softmax, a sigmoid layer or a Classification
     (which is made, under the name 'cls for errors', for the others).
     """
     cls = pred if isinstance(pred, Classification) else Classification(

@@ -30,6 +30,8 @@ def _hyper(name):
         return self.meta_params[name]
 
     def set_value(self, value):
+        if not (np.isreal(value) and np.ndim(value) == 0 and np.isfinite(value) and value >= 0):
+            raise ValueError(f"Hyper-parameter {name!r} must be a number of at least 0, got {value!r}.")
         self.meta_params[name] = float(value)
     return property(get, set_value, doc=f"Hyper-parameter {name!r} of this model's optimisers; takes effect at once.")
 
@@ -43,10 +45,8 @@ class Model(GraphManager):
 
     def __init__(self, name=""):
         super().__init__(name)
-        self.designations = dict.fromkeys(ROLES)
         self.meta_params = dict(DEFAULTS)
-        self._optimisers = {}
-        self._functions = {}
+        self._unknown_optimisers = set()
         self.iterations = 0
         self.elapsed_time = 0.0
         self._times = deque(maxlen=config.time_per_step_smoothing_length)
@@ -58,6 +58,8 @@ class Model(GraphManager):
         """Forget all nodes."""
         super().reset()
         self.graph = Graph()
+        self.designations = dict.fromkeys(ROLES)
+        self._optimisers, self._functions = {}, {}
 
     # -- roles -----------------------------------------------------------------------------------
     def designate_nodes(self, input_node="input", target_node=None, loss_node=None, prediction_node=None,
@@ -200,6 +202,8 @@ class Model(GraphManager):
         values = [values] * len(rates) if np.ndim(values) == 0 else list(values)
         if len(values) != len(rates):
             raise ValueError(f"The model has {len(rates)} nodes with a {param}, got {len(values)} values.")
+        if param == "dropout_rate" and any(not 0 <= v < 1 for v in values):
+            raise ValueError(f"Dropout rates must be in [0, 1), got {values}.")
         for rate, value in zip(rates, values):
             rate.set_value(value)
 
@@ -247,12 +251,17 @@ class Model(GraphManager):
         An unknown name falls back to SGD with a warning.
         """
         if name not in OPTIMISERS:
-            logger.warning("Unknown optimiser %r: SGD is used.%s Available: %s.", name, suggest(name, OPTIMISERS),
-                           ", ".join(OPTIMISERS))
+            if name not in self._unknown_optimisers:
+                logger.warning("Unknown optimiser %r: SGD is used.%s Available: %s.", name, suggest(name, OPTIMISERS),
+                               ", ".join(OPTIMISERS))
+            self._unknown_optimisers.add(name)
             name = "SGD"
         if name not in self._optimisers:
             loss = self._need("loss_node")
             inputs = loss.input_nodes
+            if not self.trainable_params:
+                raise ValueError(f"Model {self.name!r} has no trainable parameters: all are constant. Rebuild it with "
+                                 "unlock_all_params=True to train it.")
             self._optimisers[name] = OPTIMISERS[name](
                 [n.output for n in inputs], loss.output, None, self.trainable_params, loss.all_extra_updates,
                 [n.output for n in self.debug_outputs or ()], self.meta_params, [n.name for n in inputs],

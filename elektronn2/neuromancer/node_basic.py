@@ -59,6 +59,10 @@ class NodeType(type):
         if not isinstance(proposal, str):
             raise TypeError(f"The name of a node is a string, got {proposal!r}.")
         arguments.pop("print_repr", None)
+        if cls.__module__.startswith("elektronn2.") and cls is not Node and not isinstance(
+                arguments.get("parent", arguments.get("pred")), Node) and {"parent", "pred"} & set(arguments):
+            raise TypeError(f"{cls.__name__} {proposal!r}: its parent must be one node, got "
+                            f"{arguments.get('parent', arguments.get('pred'))!r}.")
 
         model = _model_for(list(nodes_in(arguments)))
         name = choose_name(proposal, model.nodes)
@@ -129,6 +133,7 @@ class Node(metaclass=NodeType):
         self.print_repr = print_repr
         self.children = {}
         self.params = {}
+        self.shared = {}
         self.debug_outputs = {}
         self.computational_cost = 0
         self.output = self.shape = None
@@ -176,11 +181,14 @@ class Node(metaclass=NodeType):
             if given.shape != tuple(shape):
                 raise ValueError(f"{where}: the shared parameter has shape {given.shape}, needed is {tuple(shape)}.")
             setattr(self, name, given)
+            self.shared[name] = given
             return given
         constant = False
         if isinstance(given, (list, tuple)) and len(given) == 2 and given[1] in ("const", "trainable"):
             constant = given[1] == "const"
             given = given[0]
+        if given is None and constant:
+            raise ValueError(f"{where}: [None, 'const'] has no value to hold constant; give an array.")
         if given is None:
             param = VariableWeight(shape, init_kwargs, None, full_name, apply_train, apply_reg)
         else:
@@ -238,8 +246,14 @@ class Node(metaclass=NodeType):
     # -- parameters ------------------------------------------------------------------------------
     @property
     def all_params(self):
-        """Ordered ``<node>_<param>`` -> parameter of this node and its ancestors."""
-        return {f"{n.name}_{k}": p for n in graph.ancestors(self) for k, p in n.params.items()}
+        """Ordered ``<node>_<param>`` -> parameter of this node and its ancestors, shared ones once."""
+        nodes = graph.ancestors(self)
+        params = {f"{n.name}_{k}": p for n in nodes for k, p in n.params.items()}
+        for n in nodes:
+            for k, p in n.shared.items():
+                if all(p is not own for own in params.values()):  # its owner is not an ancestor
+                    params[f"{n.name}_{k}"] = p
+        return params
 
     @property
     def all_trainable_params(self):

@@ -45,6 +45,10 @@ def rebuild_model(model, override_mfp_to_active=False, imposed_patch_size=None, 
 
 
 def _rebuild(description, tensors, mfp, patch, batch, name, **options):
+    known = [k for k in _parameters(_Restorer) if k not in ("self", "description", "tensors", "mfp", "changes", "quiet")]
+    unknown = [k for k in options if k not in known]
+    if unknown:
+        raise TypeError(f"Unknown option {unknown[0]!r}.{suggest(unknown[0], known)} Options: {', '.join(known)}.")
     input_name = description["designations"].get("input_node")
     entries = {e["name"]: e for e in description["nodes"]}
     if (patch is not None or batch is not None or mfp) and input_name not in entries:
@@ -107,7 +111,9 @@ class _Restorer:
         names = [e["name"] for e in self.description["nodes"]]
         if not lock:
             return set()
-        if isinstance(lock, int) and not isinstance(lock, bool):
+        if isinstance(lock, (str, bool, float)) or (isinstance(lock, int) and lock < 0):
+            raise ValueError(f"lock_trainable_params must be a number of nodes or a list of names, got {lock!r}.")
+        if isinstance(lock, int):
             with_params = [n for n in names if any(k.startswith(f"{n}/") for k in self.tensors)]
             return set(with_params[:lock])
         unknown = [n for n in lock if n not in names]
@@ -116,22 +122,27 @@ class _Restorer:
         return set(lock)
 
     def restore(self, name):
+        previous = model_manager.current, model_manager.last
         model = model_manager.newmodel(name)
-        designations = dict(self.description["designations"])
+        where = "its description"
         try:
+            designations = dict(self.description["designations"])
             for entry in self.description["nodes"]:
+                where = f"node {entry['name']!r}"
                 self._restore_node(model, entry, designations)
-        except ModelFileError:
+            where = "its designations"
+            if self.quiet:
+                model.designations = designations
+            else:
+                model.designate_nodes(**designations)
+        except Exception as error:  # whatever a damaged or changed description leads to: nothing half-built stays
             model_manager.discard(model.name)
-            raise
-        except (KeyError, TypeError, ValueError) as error:
-            model_manager.discard(model.name)
-            text = error.args[0] if isinstance(error, KeyError) else error
-            raise ValueError(f"The model cannot be rebuilt at node {entry.get('name')!r}: {text}") from error
-        if self.quiet:
-            model.designations = designations
-        else:
-            model.designate_nodes(**designations)
+            model_manager.current, model_manager.last = previous
+            if isinstance(error, ModelFileError):
+                raise
+            text = error.args[0] if isinstance(error, KeyError) and error.args else error
+            kind = ModelFileError if isinstance(error, (KeyError, AttributeError, ImportError)) else ValueError
+            raise kind(f"The model cannot be rebuilt at {where}: {text}") from error
         return model
 
     def _restore_node(self, model, entry, designations):
@@ -155,6 +166,9 @@ class _Restorer:
         node.like = entry.get("like")
         if entry.get("feature_names"):
             node.feature_names = entry["feature_names"]
+        absent = [k for k in node.params if k not in self.params.get(name, {}) and k != "init_weight"]
+        if absent:
+            raise ModelFileError(f"The weights {[f'{name}/{k}' for k in absent]} are missing from the model file.")
         rest = {k: v for k, v in values.items() if k in node.params and not node.params[k].constant}
         if "init_weight" in node.params:
             rest.setdefault("init_weight", 0.0)
@@ -217,8 +231,9 @@ def _parameters(cls):
 
 
 def _pools(arguments):
-    pool = arguments.get("stride") or arguments.get("pool_shape") or 1
-    return int(np.prod(pool)) > 1
+    pool = arguments.get("stride")
+    pool = arguments.get("pool_shape") if pool is None else pool
+    return pool is not None and int(np.prod(pool)) > 1
 
 
 def _random_name():

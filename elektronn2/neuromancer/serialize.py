@@ -95,15 +95,19 @@ class _Encoder:
                              f"to no node of model {self.model.name!r}.")
 
     def _function(self, function):
-        module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
-        try:
-            found = _find_function(f"{module}:{name}")
-        except (ImportError, AttributeError, ValueError):
-            found = None
-        if found is not function:
+        name = getattr(function, "__name__", "")
+        own = f"{getattr(function, '__module__', None)}:{getattr(function, '__qualname__', '')}"
+        for address in (own, f"torch:{name}", f"torch:Tensor.{name}", f"torch.nn.functional:{name}"):
+            try:
+                found = _find_function(address)
+            except (ImportError, AttributeError, ValueError):
+                continue
+            if found is function:
+                break
+        else:
             raise ModelFileError(f"Node {self.node.name!r} cannot be saved: its function {function!r} cannot be imported "
                                  "again. Define it at the top of a module (not as a lambda or inside a function).")
-        return f"{module}:{name}"
+        return address
 
 
 def _find_function(address):

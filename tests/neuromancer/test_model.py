@@ -6,6 +6,7 @@ import resource
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
 
 from elektronn2 import neuromancer as nm
 from elektronn2.config import config
@@ -257,7 +258,7 @@ def test_sizes_that_do_not_fit():
         nm.Conv(x, 3, 3, activation_func="rellu")
     with pytest.raises(TypeError, match=r"unknown argument 'n_filters'.*Did you mean 'filter_shape'"):
         nm.Conv(x, n_filters=3, filter_shape=3)
-    with pytest.raises(TypeError, match="a parent must be a node"):
+    with pytest.raises(TypeError, match="its parent must be one node"):
         nm.Conv(nm.model_manager, 3, 3)
     assert list(nm.model_manager.getmodel().nodes) == ["x"], "failed nodes leave nothing behind"
 
@@ -406,3 +407,94 @@ def test_managers():
         manager.newmodel("b")
     with pytest.raises(RuntimeError, match="exists already"):
         manager.setdefault()
+
+
+def test_a_file_that_lacks_a_weight_is_refused(tmp_path):
+    description, tensors = serialize.describe(net())
+    del tensors["conv/w"]
+    (tmp_path / "m.mdl").write_bytes(safetensors.numpy.save(tensors, metadata={serialize.KEY: json.dumps(description)}))
+    current = nm.model_manager.getmodel()
+    with pytest.raises(ModelFileError, match=r"conv/w.*missing"):
+        nm.model.modelload(tmp_path / "m.mdl")
+    assert nm.model_manager.getmodel() is current, "a failed load leaves the current model current"
+
+
+def test_shared_weights_are_trained_wherever_their_owner_is(rng):
+    x = nm.Input((1, 1, 8, 8), "b,f,x,y", name="x")
+    own = nm.Conv(x, 2, (3, 3), name="own")
+    user = nm.Conv(x, 2, (3, 3), w=own.w, name="user")
+    model = nm.model_manager.getmodel()
+    model.designate_nodes(x, loss_node=nm.AggregateLoss(user), prediction_node=user)
+    before = own.w.get_value()
+    model.lr = 0.1
+    model.trainingstep(rng.random((1, 1, 8, 8), np.float32))
+    assert not np.array_equal(own.w.get_value(), before)
+
+
+def test_precision_that_a_model_was_not_built_in(rng):
+    model = net()
+    config.precision = "float64"
+    with pytest.raises(ValueError, match="made in single precision"):
+        model.predict(rng.random((1, 1, 12, 12), np.float32))
+
+
+def test_options_that_would_be_ignored_are_refused():
+    x = nm.Input((1, 1, 8, 8), "b,f,x,y", name="x")
+    with pytest.raises(ValueError, match="no value to hold constant"):
+        nm.Conv(x, 2, 3, w=[None, "const"])
+    model = net()
+    with pytest.raises(TypeError, match="Unknown option 'remove_bn'.*Did you mean 'replace_bn'"):
+        nm.model.rebuild_model(model, remove_bn=True)
+    with pytest.raises(ValueError, match="number of nodes or a list of names"):
+        nm.model.rebuild_model(model, lock_trainable_params="conv")
+    for name, value in [("lr", -1), ("lr", "a"), ("mom", float("nan"))]:
+        with pytest.raises(ValueError, match="must be a number of at least 0"):
+            setattr(model, name, value)
+
+
+def test_small_volumes_of_same_padding_networks_take_one_pass(rng):
+    x = nm.Input((1, 1, 32, 32), "b,f,x,y", name="x")
+    out = nm.Conv(nm.Conv(x, 2, 5, conv_mode="same"), 2, 5, conv_mode="same", activation_func="lin")
+    raw = rng.random((1, 8, 9), np.float32)
+    nm.model_manager.getmodel().designate_nodes(x, prediction_node=out)
+    whole = nm.model.rebuild_model(nm.model_manager.getmodel(), imposed_patch_size=(8, 9)).predict(raw[None])[0]
+    np.testing.assert_allclose(out.predict_dense(raw), whole, atol=1e-6)
+
+
+def test_functions_of_torch_can_be_saved(rng):
+    x = nm.Input((1, 2), "b,f", name="x")
+    y = nm.ApplyFunc(nm.ApplyFunc(x, torch.tanh), torch.Tensor.abs)
+    nm.model_manager.getmodel().designate_nodes(x, prediction_node=y)
+    copy = nm.model.rebuild_model(nm.model_manager.getmodel())
+    assert np.array_equal(copy.predict(np.array([[-1.0, 2.0]])), np.tanh([[1, 2]]).astype(np.float32))
+
+
+def test_reversed_views_are_accepted(rng):
+    model = net()
+    x, _ = data(rng, model)
+    np.testing.assert_array_equal(model.predict(x[:, :, ::-1]), model.predict(np.ascontiguousarray(x[:, :, ::-1])))
+
+
+def test_errors_and_loss_agree_on_what_is_unlabelled(rng):
+    model = net()
+    x, t = data(rng, model)
+    t[:, :, :2] = -1
+    negative = model.predict_ext(x, t)[:2]
+    t[:, :, :2] = 255
+    assert np.array_equal(model.predict_ext(x, t)[:2], negative)
+
+
+def test_dense_prediction_of_joined_space_and_integer_sources():
+    x = nm.Input((1, 1, 9, 9), "b,f,x,y", name="x")
+    c = nm.Conv(x, 2, 3)
+    with pytest.raises(ValueError, match="joined along f"):
+        nm.Concat([c, c], axis="x").predict_dense(np.zeros((1, 12, 12)))
+    i = nm.Input((1, 1, 9, 9), "b,f,x,y", dtype="uint8", name="i")
+    with pytest.raises(ValueError, match="make the input floating point"):
+        nm.Crop(i, 1).predict_dense(np.zeros((1, 12, 12), np.uint8))
+
+
+def test_nothing_to_train():
+    model = nm.model.rebuild_model(net(), make_weights_constant=True)
+    with pytest.raises(ValueError, match="no trainable parameters.*unlock_all_params"):
+        model.trainingstep(np.zeros((1, 1, 12, 12)), np.zeros((1, 1, 4, 4)))
