@@ -213,8 +213,8 @@ class Function:
         if wrong:
             self.settings = None
             made = "single" if double else "double"
-            raise ValueError(f"{self.name}: parameter {wrong[0]!r} was made in {made} precision, but config.precision is now "
-                             f"{config.precision!r}. Set 'float64' (or leave it) before building a model.")
+            raise ValueError(f"{self.name}: parameter {wrong[0]!r} was made in {made} precision, but config.precision is "
+                             f"now {config.precision!r}. Set 'float64' (or leave it) before building a model.")
 
     def _place(self):
         for param in self.params:
