@@ -245,15 +245,10 @@ def normalise(x, gamma, mean, std, b, axis=1):
     return _full(x) * _along(scale, x, axis) + _along(b - scale * mean, x, axis)
 
 
-def _maxout(x, factor, axis=1):
-    n = x.shape[axis] // factor
-    return x.unflatten(axis, (n, factor)).amax(axis + 1)
-
-
 @op
 def maxout(x, factor=2, axis=1):
     """Maximum over each run of ``factor`` consecutive features."""
-    return _maxout(x, factor, axis)
+    return x.unflatten(axis, (x.shape[axis] // factor, factor)).amax(axis + 1)
 
 
 _ACTIVATIONS = {
@@ -287,7 +282,7 @@ def apply_activation(x, name, b1=None, axis=1):
     """Elementwise activation; 'prelu' takes slopes ``b1`` for x < 0; 'maxout r' reduces features by r."""
     _, factor = check_activation(name)
     if factor > 1:
-        return _maxout(x, factor, axis)
+        return maxout(x, factor, axis)
     if name == "prelu":
         b1 = torch.as_tensor(b1, dtype=x.dtype)
         return torch.where(x < 0, x * (_along(b1, x, axis) if b1.ndim else b1), x)

@@ -32,7 +32,7 @@ def geometry(node):
     if None in source.spatial_shape:
         raise ValueError(f"Dense prediction needs a patch size, but {inputs[0].name!r} is {source}. "
                          "Load the model with imposed_patch_size.")
-    if not source_is_float(inputs[0]):
+    if not inputs[0].output.dtype.startswith("float"):
         raise ValueError(f"Dense prediction scales images to 0..1, but {inputs[0].name!r} takes {inputs[0].output.dtype}; "
                          "make the input floating point.")
     nodes = graph.ancestors(node)
@@ -130,10 +130,6 @@ def _dense_function(node, source):
         node._functions["dense"] = Function([source.output], node.output, name=node.name, mode="predict",
                                             shapes=[shape.shape], names=[source.name])
     return node._functions["dense"]
-
-
-def source_is_float(source):
-    return source.output.dtype.startswith("float")
 
 
 def check_statistics(node):

@@ -59,10 +59,10 @@ class NodeType(type):
         if not isinstance(proposal, str):
             raise TypeError(f"The name of a node is a string, got {proposal!r}.")
         arguments.pop("print_repr", None)
-        if cls.__module__.startswith("elektronn2.") and cls is not Node and not isinstance(
-                arguments.get("parent", arguments.get("pred")), Node) and {"parent", "pred"} & set(arguments):
-            raise TypeError(f"{cls.__name__} {proposal!r}: its parent must be one node, got "
-                            f"{arguments.get('parent', arguments.get('pred'))!r}.")
+        if cls.__module__.startswith("elektronn2.") and cls is not Node:  # other classes may take what they like
+            for key in ("parent", "pred"):
+                if key in arguments and not isinstance(arguments[key], Node):
+                    raise TypeError(f"{cls.__name__} {proposal!r}: its parent must be one node, got {arguments[key]!r}.")
 
         model = _model_for(list(nodes_in(arguments)))
         name = choose_name(proposal, model.nodes)
@@ -478,15 +478,21 @@ def Input_like(ref, dtype=None, name="input", override_f=False, hardcoded_shape=
             raise ValueError("Input_like: a TaggedShape has no dtype, so dtype must be given.")
     else:
         raise ValueError(f"Input_like: ref must be a node or a TaggedShape, got {ref!r}.")
-    if override_f:
-        shape = shape.updateshape("f", override_f)
-    # Where the shape has no spatial axis there is no geometry to copy.
-    geometry = {} if not shape.ndim else dict(strides=list(shape.strides), fov=shape.fov, offsets=list(shape.centre))
-    node = Input(shape.shape, shape.tags, dtype=dtype, hardcoded_shape=hardcoded_shape, name=name,
-                 print_repr=print_repr, **geometry)
+    node = Input(**arguments_like(shape, override_f), dtype=dtype, hardcoded_shape=hardcoded_shape, name=name,
+                 print_repr=print_repr)
     if isinstance(ref, Node) and ref.model is node.model:
         node.like = {"node": ref.name, "override_f": override_f or None}
     return node
+
+
+def arguments_like(shape, override_f=None):
+    """Arguments of an :class:`Input` whose voxels sit where those of a TaggedShape do."""
+    if override_f:
+        shape = shape.updateshape("f", override_f)
+    arguments = dict(shape=shape.shape, tags=shape.tags)
+    if shape.ndim:  # without spatial axes there is no geometry to copy
+        arguments.update(strides=list(shape.strides), fov=shape.fov, offsets=list(shape.centre))
+    return arguments
 
 
 def merged_shape(node, parents, equal_f=True, axis=None):

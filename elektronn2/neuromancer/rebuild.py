@@ -10,7 +10,7 @@ from elektronn2.errors import ModelFileError
 from elektronn2.neuromancer import serialize
 from elektronn2.neuromancer.manager import model_manager
 from elektronn2.neuromancer.neural import Conv, FragmentsToDense, Pool
-from elektronn2.neuromancer.node_basic import Input, Node
+from elektronn2.neuromancer.node_basic import Input, Node, arguments_like
 from elektronn2.neuromancer.registry import NODES
 from elektronn2.utils.cnncalculator import nearest_patch
 from elektronn2.utils.validate import as_tuple, suggest
@@ -101,11 +101,8 @@ class _Restorer:
         self.mfp, self.changes, self.quiet = mfp, changes, quiet
         self.replace_bn, self.allow_functions = replace_bn, allow_functions
         self.constant, self.unlock = make_weights_constant, unlock_all_params
+        self.params = _params_by_node(tensors)
         self.locked = self._locked(lock_trainable_params)
-        self.params = {}
-        for key, value in tensors.items():
-            node, _, param = key.rpartition("/")
-            self.params.setdefault(node, {})[param] = value
 
     def _locked(self, lock):
         names = [e["name"] for e in self.description["nodes"]]
@@ -114,8 +111,7 @@ class _Restorer:
         if isinstance(lock, (str, bool, float)) or (isinstance(lock, int) and lock < 0):
             raise ValueError(f"lock_trainable_params must be a number of nodes or a list of names, got {lock!r}.")
         if isinstance(lock, int):
-            with_params = [n for n in names if any(k.startswith(f"{n}/") for k in self.tensors)]
-            return set(with_params[:lock])
+            return set([n for n in names if n in self.params][:lock])
         unknown = [n for n in lock if n not in names]
         if unknown:
             raise ValueError(f"lock_trainable_params: the model has no node {unknown}.{suggest(unknown[0], names)}")
@@ -189,12 +185,7 @@ class _Restorer:
                 shape[tags.index("b")] = self.changes["batch"]
             arguments["shape"] = shape
         elif like and self.changes and like["node"] in model.nodes:
-            shape = model.nodes[like["node"]].shape
-            if like["override_f"]:
-                shape = shape.updateshape("f", like["override_f"])
-            arguments.update(shape=shape.shape, tags=shape.tags)
-            if shape.ndim:
-                arguments.update(strides=list(shape.strides), fov=shape.fov, offsets=list(shape.centre))
+            arguments.update(arguments_like(model.nodes[like["node"]].shape, like["override_f"]))
 
     def _give_weights(self, entry, cls, arguments, values):
         """Move parameters that constructors take from ``values`` to ``arguments``; replace batch normalisation."""
@@ -216,7 +207,7 @@ class _Restorer:
         saved_constants = set(entry.get("constants", ()))
         for key in list(values):
             weight_form = key in WEIGHTS or key in saved_constants
-            if not weight_form or key.startswith("argument-") or key not in _parameters(cls):
+            if not weight_form or key not in _parameters(cls):
                 continue
             if mode in ("train", "fadeout") and key in ("mean", "std"):
                 continue
@@ -253,7 +244,11 @@ def _to_dense_before(arguments):
 
 def params_from_model_file(file_name):
     """Dict node -> param -> array of a model file, for nodes that have parameters."""
-    _, tensors = serialize.load(file_name)
+    return _params_by_node(serialize.load(file_name)[1])
+
+
+def _params_by_node(tensors):
+    """Dict node -> param -> array from the tensors of a file; arrays that are plain arguments are left out."""
     params = {}
     for key, value in tensors.items():
         node, _, param = key.rpartition("/")

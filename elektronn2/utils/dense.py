@@ -92,7 +92,7 @@ class Geometry:
                              "Use a larger patch.")
         low, high = cut, cut + self.size(n)
         if self.keep_border and cut:  # the last tile ends where the (rounded-up) volume ends
-            end = self.tile + max(0, ceil((n - self.tile) / self.grid)) * self.grid
+            end = self.tile + ceil((n - self.tile) / self.grid) * self.grid
             starts = [*range(0, end - self.tile, step), end - self.tile]
             low, high = 0, end * self.scale - self.loss
         else:

@@ -4,10 +4,11 @@ import json
 import h5py
 import numpy as np
 import pytest
-from scipy import ndimage, stats
+from scipy import ndimage
 
 from elektronn2.data import synthetic
 from elektronn2.data.synthetic import default_data_path, make_volume, write_neuro_data
+from elektronn2.utils.evaluation import roc_auc
 
 SMALL = dict(raw_shape=(12, 56, 60), label_shape=(8, 40, 40), preview_shape=(6, 50, 52), n_cubes=2)
 
@@ -15,14 +16,6 @@ SMALL = dict(raw_shape=(12, 56, 60), label_shape=(8, 40, 40), preview_shape=(6, 
 def read(path, name, key):
     with h5py.File(path / name, "r") as f:
         return f[key][()]
-
-
-def auc(score, label):
-    """Area under the ROC curve from ranks, ties counted half."""
-    label = label.ravel() > 0
-    ranks = stats.rankdata(score.ravel())
-    n, m = label.sum(), (~label).sum()
-    return (ranks[label].sum() - n * (n + 1) / 2) / (n * m)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +108,7 @@ def test_grey_value_is_not_enough(volume):
     crop = (slice(5, -5), slice(15, -15, 2), slice(15, -15, 2))
 
     def score(img):
-        a = auc(img[crop], barrier[crop])
+        a = roc_auc(barrier[crop], img[crop])
         return max(a, 1 - a)
 
     sigmas = [0] + [(f * s, s, s) for s in (0.5, 1, 2, 4, 8) for f in (0, 0.5, 1)]
