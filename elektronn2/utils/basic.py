@@ -59,6 +59,18 @@ def _umask():
     return mask
 
 
+def h5open(file):
+    """An h5 file, open for reading. FileNotFoundError or OSError, naming the file, if that is impossible."""
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise OSError(f"{path} ({path.stat().st_size:,} bytes) cannot be read as an h5 file: it is truncated, damaged or of "
+                      f"another kind ({error}).") from None
+
+
 def h5load(file, keys=None):
     """Array of one data set, or list of arrays, from an h5 file.
 
@@ -72,7 +84,7 @@ def h5load(file, keys=None):
     array([0, 1, 2])
     """
     path = Path(file).expanduser()
-    with h5py.File(path, "r") as f:
+    with h5open(path) as f:
         wanted = [keys] if isinstance(keys, str) else list(f) if keys is None else list(keys)
         missing = [k for k in wanted if k not in f]
         if missing:
