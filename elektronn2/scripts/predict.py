@@ -1,0 +1,118 @@
+"""``elektronn2-predict``: predict a volume in an h5 file densely."""
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+logger = logging.getLogger("elektronn2log")
+
+
+def parser():
+    p = argparse.ArgumentParser(
+        prog="elektronn2-predict", description="Predict a volume densely with a trained model: the value of every output "
+        "channel at every voxel.")
+    p.add_argument("model", help="model file (.mdl)")
+    p.add_argument("input", metavar="INPUT[:key]", help="h5 file with a volume, axes (z, x, y) or (f, z, x, y)")
+    p.add_argument("output", metavar="OUTPUT[:key]", help="h5 file to write, axes (f, z, x, y); default key: prediction")
+    p.add_argument("--gpu", default="auto", metavar="{auto|none|N}", help="where to compute (default: auto)")
+    p.add_argument("--precision", choices=("float32", "bfloat16", "float16"), default="float32",
+                   help="bfloat16 is faster where the processor has it")
+    p.add_argument("--patch", metavar="Z,X,Y", help="size of the tiles that are predicted at once (default: as trained; "
+                   "larger is faster and needs more memory)")
+    p.add_argument("--no-mfp", action="store_true", help="shift the network over its pooling grid instead of max-fragment "
+                   "pooling: slower")
+    p.add_argument("--classes", metavar="C[,C]", help="output channels to write (default: all)")
+    p.add_argument("--uint8", action="store_true", help="write 255 times the value")
+    p.add_argument("--no-pad", action="store_true", help="leave out the border that the field of view reaches beyond, "
+                   "instead of mirroring the volume there")
+    p.add_argument("--overwrite", action="store_true", help="replace an existing output file")
+    return p
+
+
+def split_key(text, default=None):
+    """('volume.h5', 'raw') from 'volume.h5:raw'."""
+    path, colon, key = text.rpartition(":")
+    if not colon or "/" in key or "\\" in key:
+        return text, default
+    return path, key or default
+
+
+def numbers(text, what):
+    try:
+        return [int(n) for n in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{what} must be whole numbers with commas between, got {text!r}.") from None
+
+
+def predict(args):
+    import h5py
+
+    from elektronn2 import neuromancer as nm
+    from elektronn2.config import config
+    from elektronn2.utils.basic import h5open, h5save
+    from elektronn2.utils.gpu import initgpu
+    source, key = split_key(args.input)
+    target, out_key = split_key(args.output, "prediction")
+    target = Path(target).expanduser()
+    if target.exists() and not args.overwrite:
+        raise FileExistsError(f"{target} exists. Choose another file, or --overwrite.")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {target.parent} for the output.")
+    initgpu(args.gpu)
+    config.precision = args.precision
+    with h5open(source) as f:
+        keys = [k for k in f if isinstance(f[k], h5py.Dataset)]
+        if key is None and len(keys) != 1:
+            raise ValueError(f"{source} has the data sets {keys}: name one, as in {source}:{(keys or ['raw'])[0]}.")
+        key = key or keys[0]
+        if key not in f:
+            raise KeyError(f"{source} has no data set {key!r}; available: {keys}.")
+        volume = f[key]
+        if volume.ndim not in (3, 4):
+            raise ValueError(f"{source}:{key} has shape {volume.shape}; axes (z, x, y) or (f, z, x, y) are needed.")
+        model = load(nm, args)
+        node = model.prediction_node
+        classes = numbers(args.classes, "--classes") if args.classes else list(range(node.shape["f"]))
+        if any(not 0 <= c < node.shape["f"] for c in classes):
+            raise ValueError(f"--classes {args.classes}: the model has the channels 0 to {node.shape['f'] - 1}.")
+        prediction = node.predict_dense(_Channels(volume) if volume.ndim == 3 else volume, as_uint8=args.uint8,
+                                        pad_raw=not args.no_pad)
+    h5save(prediction[classes], target, out_key)
+    logger.info("Wrote %s:%s, %s %s", target, out_key, prediction[classes].shape, prediction.dtype)
+
+
+def load(nm, args):
+    """The model, rebuilt for one tile at a time, with max-fragment pooling where the network has any to do."""
+    patch = numbers(args.patch, "--patch") if args.patch else None
+    arguments = dict(imposed_batch_size=1, **dict(imposed_patch_size=patch) if patch else {})
+    model = nm.model.modelload(args.model, **arguments)
+    pools = [n for n in model.nodes.values() if set(getattr(n, "pool_shape", (1,))) != {1}]
+    upsamples = any(type(n).__name__ in ("UpConv", "UpConvMerge") for n in model.nodes.values())
+    if args.no_mfp or not pools or upsamples:
+        return model
+    return nm.model.modelload(args.model, override_mfp_to_active=True, **arguments)
+
+
+class _Channels:
+    """A volume (z, x, y) on disk that looks like (1, z, x, y); only what is asked for is read."""
+
+    def __init__(self, volume):
+        self.volume, self.shape, self.dtype, self.ndim = volume, (1, *volume.shape), volume.dtype, 4
+
+    def __getitem__(self, index):
+        channel, *box = index
+        return self.volume[tuple(box)][None][channel]
+
+
+def main(argv=None):
+    args = parser().parse_args(argv)
+    try:
+        predict(args)
+    except (ValueError, OSError, KeyError) as error:
+        logger.error("%s", error.args[0] if isinstance(error, KeyError) else error)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

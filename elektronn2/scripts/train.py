@@ -1,0 +1,90 @@
+"""``elektronn2-train``: train the network of a config file."""
+import argparse
+import logging
+import os
+import sys
+import traceback
+
+logger = logging.getLogger("elektronn2log")
+
+
+def parser():
+    p = argparse.ArgumentParser(
+        prog="elektronn2-train", description="Train the network that a config file describes. Ctrl+C opens a shell in which "
+        "everything can be looked at and changed.")
+    p.add_argument("config", help="config file (Python)")
+    p.add_argument("--gpu", default="auto", metavar="{auto|none|N}",
+                   help="auto: the first free GPU, or the CPU if there is none; none: the CPU; N: that GPU (default: auto)")
+    p.add_argument("--mpl-backend", default="auto", metavar="{auto|NAME|force-NAME|agg}",
+                   help="for windows of plots: auto: matplotlib's choice where there is a screen, else none (default: auto)")
+    return p
+
+
+def choose_backend(name):
+    """Set matplotlib's backend; plots that are written to files need none."""
+    import matplotlib
+    forced = name.startswith("force-")
+    name = name.removeprefix("force-")
+    screen = forced or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform in ("darwin", "win32")
+    if name == "agg" or not screen:
+        matplotlib.use("agg")
+    elif name != "auto":
+        matplotlib.use(name)
+
+
+def main(argv=None):
+    """Exit status 0 if the run ended as meant, 1 if not, 2 for wrong arguments or settings."""
+    args = parser().parse_args(argv)
+    from elektronn2.config import config
+    from elektronn2.training.trainutils import ExperimentConfig
+    from elektronn2.utils.gpu import initgpu
+    choose_backend(args.mpl_backend)
+    try:
+        initgpu(args.gpu)
+        device = config.device
+        exp_config = ExperimentConfig(args.config, host_script_file=__file__)
+    except (ValueError, OSError) as error:
+        logger.error("%s", error)
+        return 2
+    except Exception as error:  # raised by the code of the config
+        logger.error("%s cannot be used:\n%s", args.config, explain(error))
+        return 2
+    if config.device != device:
+        logger.info("The config sets device = %r, which goes before --gpu=%s.", config.device, args.gpu)
+    try:
+        trainer = prepare(exp_config)
+    except Exception as error:
+        exp_config.discard_folder()  # nothing has been trained; the name stays free
+        logger.error("%s", explain(error))
+        return 1
+    try:
+        good = trainer.run()
+    except Exception as error:
+        logger.error("%s", explain(error))
+        return 1
+    if good:
+        (trainer.save_path / "0-EVAL-needed").touch()
+    return 0 if good else 1
+
+
+def prepare(exp_config):
+    """The trainer, with the network and a batch drawn into the folder of the run."""
+    from elektronn2.training.trainer import Trainer
+    from elektronn2.utils.d3viz import visualise_model
+    trainer = Trainer(exp_config)
+    try:
+        visualise_model(trainer.model, str(trainer.save_path / "1-model-graph"))
+    except Exception as error:  # a picture is no reason not to train
+        logger.warning("The model graph could not be drawn (%s: %s).", type(error).__name__, error)
+    trainer.debug_getcnnbatch()
+    return trainer
+
+
+def explain(error):
+    """Traceback and, last, what went wrong."""
+    lines = "".join(traceback.format_exception(error)).rstrip()
+    return f"{lines}\n\nTraining ended: {type(error).__name__}: {error}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

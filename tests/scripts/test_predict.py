@@ -1,0 +1,67 @@
+"""``elektronn2-predict``: the same numbers as ``predict_dense``, and nothing overwritten."""
+import h5py
+import numpy as np
+import pytest
+
+from elektronn2 import neuromancer as nm
+from elektronn2.scripts import predict
+from elektronn2.utils.basic import h5load, h5save
+
+
+@pytest.fixture
+def files(tmp_path, rng):
+    """A model with pooling, and a volume."""
+    image = nm.Input((None, 1, 5, 19, 19), "b,f,z,x,y", name="raw")
+    probs = nm.Softmax(nm.Conv(nm.Conv(image, 4, (1, 4, 4), (1, 2, 2)), 3, (3, 3, 3), activation_func="lin"))
+    model = nm.model_manager.getmodel()
+    model.designate_nodes(input_node=image, prediction_node=probs)
+    model.save(tmp_path / "net.mdl")
+    raw = rng.integers(0, 256, (9, 30, 28), np.uint8)
+    h5save([raw, raw[:, :5]], tmp_path / "volume.h5", ["raw", "small"])
+    return tmp_path, model, raw
+
+
+def run(folder, *arguments):
+    return predict.main([str(folder / "net.mdl"), *arguments, "--gpu=none"])
+
+
+@pytest.mark.parametrize("options, pad", [((), True), (("--no-mfp",), True), (("--no-pad",), False),
+                                          (("--patch", "6,22,26"), True), (("--classes", "2,0"), True)])
+def test_same_as_in_python(files, options, pad):
+    folder, model, raw = files
+    assert run(folder, f"{folder}/volume.h5:raw", f"{folder}/out.h5:probs", *options) == 0
+    result = h5load(folder / "out.h5", "probs")
+    expected = model.predict_dense(raw[None], pad_raw=pad)
+    expected = expected[[2, 0]] if "--classes" in options else expected
+    assert result.shape == expected.shape and result.dtype == np.float32
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+def test_uint8_and_default_key(files):
+    folder, model, raw = files
+    assert run(folder, f"{folder}/volume.h5:raw", f"{folder}/out.h5", "--uint8") == 0
+    result = h5load(folder / "out.h5", "prediction")
+    assert result.dtype == np.uint8 and abs(result.astype(int) - model.predict_dense(raw[None], True, True)).max() <= 1
+
+
+@pytest.mark.parametrize("source, target, options, message", [
+    ("volume.h5", "out.h5", (), "name one, as in"), ("volume.h5:rew", "out.h5", (), "no data set 'rew'; available"),
+    ("none.h5:raw", "out.h5", (), "none.h5"),
+    ("volume.h5:raw", "volume.h5", (), "exists. Choose another file, or --overwrite"),
+    ("volume.h5:raw", "no/out.h5", (), "no folder"), ("volume.h5:raw", "out.h5", ("--classes", "3"), "channels 0 to 2"),
+    ("volume.h5:raw", "out.h5", ("--patch", "a"), "whole numbers"), ("net.mdl:raw", "out.h5", (), "net.mdl"),
+    ("volume.h5:small", "out.h5", ("--no-pad",), "at least")])
+def test_mistakes(files, capsys, source, target, options, message):
+    folder, *_ = files
+    before = (folder / "volume.h5").read_bytes()
+    assert run(folder, f"{folder}/{source}", f"{folder}/{target}", *options) == 2
+    assert message in capsys.readouterr().err
+    assert (folder / "volume.h5").read_bytes() == before and not (folder / "out.h5").exists()
+
+
+def test_only_what_is_needed_is_read(files):
+    folder, _, raw = files
+    with h5py.File(folder / "volume.h5") as f:
+        volume = predict._Channels(f["raw"])
+        np.testing.assert_array_equal(volume[:, 1:3, 2:4, :], raw[None, 1:3, 2:4])
+        assert volume.shape == (1, 9, 30, 28)
