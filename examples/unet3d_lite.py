@@ -1,8 +1,42 @@
 """A U-Net for anisotropic data, mostly 2-D: 7.8 M parameters, patch 22x140x140 to 10x52x52.
 
-``python unet3d_lite.py`` builds the network, prints every node and runs it once.
+``elektronn2-train unet3d_lite.py`` trains it; ``python unet3d_lite.py`` builds it, runs it once and draws its graph.
 """
 from elektronn2 import neuromancer as nm
+
+# real data: python -m elektronn2.data.download neuro_data_zxy; made data: python -m elektronn2.data.synthetic FOLDER
+data_path = "~/neuro_data_zxy/"
+
+save_path = "~/elektronn2_training/"
+preview_data_path = data_path + "preview_cubes.h5"
+preview_kwargs = {"export_class": [1], "max_z_pred": 3}  # the barrier class, 3 sections
+initial_prev_h = 1.0  # hours until the first preview
+prev_save_h = 1.0     # and between later ones
+
+data_class = "BatchCreatorImage"
+background_processes = 2
+data_init_kwargs = {
+    "d_path": data_path,
+    "l_path": data_path,
+    "d_files": [(f"raw_{i}.h5", "raw") for i in range(3)],
+    "l_files": [(f"barrier_int16_{i}.h5", "lab") for i in range(3)],
+    "aniso_factor": 2,     # voxels are twice as long in z
+    "valid_cubes": [2],    # never trained on
+}
+data_batch_args = {
+    "grey_augment_channels": [0],
+    "warp": 0.5,
+    "warp_args": {"sample_aniso": True, "perspective": True},
+}
+
+n_steps = 1_000_000
+max_runtime = 14 * 24 * 3600  # seconds
+history_freq = 200
+monitor_batch_size = 30
+optimiser = "AdamW"
+optimiser_params = {"lr": 0.0005, "mom": 0.9, "beta2": 0.999, "wd": 0.5e-4}
+schedules = {"lr": {"dec": 0.995}}  # every 1000 steps
+batch_size = 1
 
 
 def create_model():
@@ -49,4 +83,11 @@ def create_model():
 
 
 if __name__ == "__main__":
-    create_model().test_run_prediction()
+    import getpass
+    import tempfile
+
+    from elektronn2.utils.d3viz import visualise_model
+
+    model = create_model()
+    model.test_run_prediction()
+    visualise_model(model, f"{tempfile.gettempdir()}/{getpass.getuser()}_unet3d_lite_model-graph")
