@@ -10,14 +10,19 @@ import torch
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
+def config_of(name):
+    """An example config as a module."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def example(name):
     """A new model of an example network."""
     from elektronn2 import neuromancer as nm
     nm.model_manager.newmodel(None)
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.create_model()
+    return config_of(name).create_model()
 
 
 def machine():

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = """
 utils errors
 config malis data graph computations init shape registry manager expression
-variables
+variables utils.gpu
 function
 dense
 node_basic optimiser serialize
@@ -28,6 +28,8 @@ WITHOUT_TORCH = ("shape", "graph", "registry", "manager", "init", "data", "malis
 def unit(module):
     """'elektronn2.neuromancer.shape.TaggedShape' -> 'shape', 'elektronn2.data.io' -> 'data'."""
     _, *parts = module.split(".")
+    if ".".join(parts[:2]) in RANK:
+        return ".".join(parts[:2])
     if parts[:1] == ["neuromancer"] and parts[1:2] and parts[1] in RANK:
         return parts[1]
     return parts[0] if parts else "elektronn2"
@@ -78,9 +80,11 @@ def test_planted_faults_are_seen(path, name):
 
 
 def test_functions_of_the_walk_are_imported_at_the_top():
-    """An import inside a function hides a cycle."""
+    """An import inside a function hides a cycle. Commands are above everything, and answer --help without torch."""
     hidden = []
     for path in files():
+        if path.parts[1] == "scripts":
+            continue
         for node in ast.walk(ast.parse((ROOT / path).read_text())):
             if isinstance(node, ast.FunctionDef):
                 hidden += [f"{path}:{n.lineno}" for n in ast.walk(node) if isinstance(n, ast.Import | ast.ImportFrom)

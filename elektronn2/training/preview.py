@@ -62,13 +62,12 @@ def wanted_channels(export_class, n_f):
     return channels
 
 
-def write_png(path, image, colour="gray", limits=None):
+def write_png(path, image, limits=None):
     """Write an array (x, y) or (x, y, rgb), x to the right; ``limits``: values of black and white (default: its own)."""
-    image = image.swapaxes(0, 1)
     low, high = limits or (float(image.min()), float(image.max()))
+    grey = np.rint(255 * np.clip((image - low) / max(high - low, 1e-9), 0, 1)).astype(np.uint8).swapaxes(0, 1)
     with atomic_write(path) as temporary:
-        imsave(temporary, image, cmap=colour if image.ndim == 2 else None, vmin=low, vmax=max(high, low + 1e-9),
-               format="png")
+        imsave(temporary, grey if grey.ndim == 3 else np.repeat(grey[..., None], 3, axis=2), format="png")
 
 
 def predict_and_write(node, raw_img, folder, save_name, number=0, export_class="all", block_name="", z_thick=5):

@@ -109,7 +109,10 @@ class Trainer:
         for name, description in self.exp_config.schedules.items():
             if not description:
                 continue
-            schedules[name] = schedule = Schedule(**description)
+            try:
+                schedules[name] = schedule = Schedule(**description)
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"schedules: {name!r}: {error}") from None
             if name in self.model.nontrainable_params:
                 schedule.bind_variable(variable_param=self.model.nontrainable_params[name])
             elif name in ("lr", "mom", "wd", "mixing", "dropout_rates", "gradnet_rates"):
@@ -250,13 +253,13 @@ class Trainer:
                 raise
             logger.warning("No validation: %s", error)
             return np.nan, np.nan
-        axis = self.model.input_node.shape.tag2index("b")
+        axes = [n.shape.tag2index("b") if n.shape.hastag("b") else None for n in self.model.loss_node.input_nodes]
         if np.isnan(self.prevalence):
             self.prevalence = callbacks.prevalence(batch)
         results = []
         for i in range(0, total, self.batch_size):
             part = slice(i, i + self.batch_size)
-            arrays = [a[(slice(None),) * axis + (part,)] if a.ndim > axis and a.shape[axis] == total else a for a in batch]
+            arrays = [a if axis is None else a[(*(slice(None),) * axis, part)] for a, axis in zip(batch, axes)]
             results.append([float(np.mean(value)) for value in self.model.predict_ext(*arrays)[:2]])
         loss, *error = np.mean(results, axis=0)
         return float(loss), float(error[0]) if error else np.nan

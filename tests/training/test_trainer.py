@@ -45,7 +45,7 @@ def test_a_run_and_its_files(tmp_path):
     history = loadhistorytracker(str(folder / "Backup" / "run.history.npz"))
     assert len(history.timeline) == 12 and list(history.history["steps"]) == [0, 5, 10]
     assert np.isfinite(history.timeline["loss"]).all()
-    rows = list(csv.DictReader((folder / "Backup" / "run.history.csv").open()))
+    rows = list(csv.DictReader((folder / "Backup" / "run.history.csv").read_text().splitlines()))
     assert len(rows) == 3
     model = nm.model.modelload(folder / "run-FINAL.mdl")
     assert model.predict(np.zeros((1, 1, 5, 19, 19), "float32")).shape == (1, 2, 3, 6, 6)
