@@ -1,8 +1,26 @@
 """Handwritten digits, 26x26 crops: a small 2-D network with batch normalisation, 142 k parameters.
 
-``python mnist.py`` builds the network, prints every node and runs it once.
+``elektronn2-train mnist.py`` trains it; ``python mnist.py`` builds it, runs it once and draws its graph.
 """
 from elektronn2 import neuromancer as nm
+
+# the digits: python -m elektronn2.data.download mnist
+data_path = None  # folder with the idx files; None: the cache folder
+
+save_path = "~/elektronn2_training/"
+
+data_class = "MNISTData"
+background_processes = 2
+data_init_kwargs = {"path": data_path}
+data_batch_args = {}
+
+n_steps = 30_000
+max_runtime = 600  # seconds
+history_freq = 500
+monitor_batch_size = 20
+optimiser = "Adam"
+optimiser_params = {"lr": 2e-4, "mom": 0.9, "beta2": 0.99, "wd": 0.5e-3}
+batch_size = 20
 
 
 def create_model():
@@ -27,4 +45,11 @@ def create_model():
 
 
 if __name__ == "__main__":
-    create_model().test_run_prediction()
+    import getpass
+    import tempfile
+
+    from elektronn2.utils.d3viz import visualise_model
+
+    model = create_model()
+    model.test_run_prediction()
+    visualise_model(model, f"{tempfile.gettempdir()}/{getpass.getuser()}_mnist_model-graph")

@@ -1,0 +1,23 @@
+"""Data: samples from volumes and from memory, and where to get volumes.
+
+Only what is asked for is imported:
+
+>>> from elektronn2.data import MNISTData
+"""
+import importlib
+
+from elektronn2.utils.validate import suggest
+
+__all__ = ["BatchCreatorImage", "Data", "MNISTData"]
+
+_MODULES = {"BatchCreatorImage": "cnndata", "Data": "traindata", "MNISTData": "traindata"}
+
+
+def __getattr__(name):
+    if name not in _MODULES:
+        raise AttributeError(f"elektronn2.data has no {name!r}.{suggest(name, __all__)}")
+    return getattr(importlib.import_module(f"elektronn2.data.{_MODULES[name]}"), name)
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])
