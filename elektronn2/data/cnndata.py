@@ -1,145 +1,427 @@
-"""Training samples: patches at random positions of image and label volumes."""
+"""Training samples: patches of image volumes in h5 files, warped and augmented, with the targets that belong to them."""
 import logging
-from pathlib import Path
+import operator
+import secrets
+import threading
+from dataclasses import fields, replace
+from typing import NamedTuple
 
-import h5py
 import numpy as np
+from tqdm import tqdm
 
-from elektronn2.data.non_geometric_augmentation import grey_augment
-from elektronn2.data.sampling import generator
+from elektronn2.data import non_geometric_augmentation as nga
+from elektronn2.data.image import BORDER_MODES, fit_border, make_affinities, make_nhood_targets
+from elektronn2.data.io import Volume, check_files, file_pairs, open_dataset, read_ll_mask
+from elektronn2.data.sampling import BatchOptions, check_fit, check_names, generator
+from elektronn2.data.transformations import WarpingOOBError, free_threads, get_warped_slice, xyz2zxy
 from elektronn2.utils.basic import as_float
+from elektronn2.utils.validate import suggest
 
 logger = logging.getLogger("elektronn2log")
 
+MAX_DRAWS = 200  # of a warp, or of a place with enough labels, for one sample
+IGNORE = -666  # the target where labels are NaN; losses leave out all negative targets
+OPTIONS = [f.name for f in fields(BatchOptions)]
+
+
+class Cube(NamedTuple):
+    """An image (f, z, x, y), its labels (f, z, x, y) or (n,), and its lazy-label masks, int16 (2, n)."""
+    image: object
+    labels: object
+    ll_mask: np.ndarray
+
 
 class BatchCreatorImage:
-    """Random patches, with their targets, from pairs of image and label cubes in h5 files.
+    """Random patches, with their targets, of image volumes and labels in h5 files.
 
-    ``input_node``, ``target_node``: anything with ``shape`` (spatial_shape, strides, offsets, ndim) and
-    ``output.dtype``: the nodes of a model. ``d_path``, ``l_path``: folders; ``d_files``, ``l_files``: lists of (file name,
-    data set name), images (z, x, y) or (f, z, x, y) and labels with the same axes, centred in the image. ``valid_cubes``:
-    indices of pairs kept for validation. ``cube_prios``: weights of the training cubes (default: their number of labels).
-    ``seed``: of all draws; sample k of a seed is always the same.
+    Parameters
+    ----------
+    input_node, target_node : nodes of a model, or anything with ``shape`` (a TaggedShape) and ``output.dtype``
+        Patches have the spatial shape of the input; the target sits in them as the offsets and strides of ``target_node``
+        say, and gets its dtype. A 2-D network gets sections of constant z of 3-D volumes.
+        If the target has no spatial axes ('img-scalar'), each label data set is one number or vector for its whole image.
+    d_path, l_path : folders of images and labels; ``~`` is understood
+    d_files, l_files : lists of (file name, name of the data set), in pairs
+        Axes (z, x, y) or (f, z, x, y). Labels are centred in their image. Images are uint8 (divided by 255), uint16 (65535)
+        or floating point as it is. Labels are of any type; negative ones and NaN (which becomes -666) count as unlabelled.
+        An optional data set ``ll_mask``, (2, n_classes), beside the labels holds masks for lazy labels.
+    cube_prios : weights, one per training cube in order (default: its number of label elements)
+    valid_cubes : indices of pairs that are kept for validation
+    border_mode : for 'img-scalar': how images are fitted to the patch: 'keep', 'crop', 'mirror', '0-pad'; see
+        :func:`elektronn2.data.image.fit_border`
+    aniso_factor : length of a voxel in z over that in x and y; 1 for isotropic data
+    target_vec_ix : triples of label channels that are vectors (z, x, y), to be turned with the patch
+    target_discrete_ix : label channels that must not be interpolated (default: all); [] for probabilities
+    h5stream : leave the volumes in the files and read each patch from there
+    zxy : False if the axes in the files are ([f,] x, y, z)
+    seed : integer of at least 0; None: one that cannot be foreseen, found in ``seed`` afterwards
 
-    Integer images are divided by the maximum of their type. Raises FileNotFoundError listing what is missing, and
-    ValueError naming cube and axis where labels are not centred or a patch does not fit.
+    Sample k of a seed is always the same, whoever asks, when, and in which thread (:meth:`sample`). Volumes are kept in the
+    dtype in which they are stored.
+
+    Raises FileNotFoundError listing all missing files, KeyError for an unknown data set, OSError for a broken file, and
+    ValueError naming cube, file and axis where shapes do not go together.
+
+    >>> import tempfile
+    >>> from elektronn2 import neuromancer as nm
+    >>> from elektronn2.data.synthetic import write_neuro_data
+    >>> folder = write_neuro_data(tempfile.mkdtemp(), (12, 40, 40), (8, 30, 30), 1, (4, 8, 8))
+    >>> image = nm.Input((2, 1, 5, 13, 13), 'b,f,z,x,y')
+    >>> target = nm.Input_like(nm.Conv(image, 2, (3, 4, 4), (1, 2, 2)), override_f=1, dtype='int16')
+    >>> data = BatchCreatorImage(image, target, folder, folder, [('raw_0.h5', 'raw')], [('barrier_int16_0.h5', 'lab')],
+    ...                          seed=0)
+    >>> images, targets = data.getbatch(2, warp=0.5, grey_augment_channels=[0])
+    >>> images.shape, images.dtype, targets.shape, targets.dtype
+    ((2, 1, 5, 13, 13), dtype('float32'), (2, 1, 3, 5, 5), dtype('int16'))
     """
 
-    def __init__(self, input_node, target_node, d_path=None, l_path=None, d_files=None, l_files=None, cube_prios=None,
-                 valid_cubes=None, seed=0):
-        missing = [k for k, v in dict(d_path=d_path, l_path=l_path, d_files=d_files, l_files=l_files).items() if not v]
-        if missing:
+    def __init__(self, input_node, target_node=None, d_path=None, l_path=None, d_files=None, l_files=None, cube_prios=None,
+                 valid_cubes=None, border_mode="crop", aniso_factor=2, target_vec_ix=None, target_discrete_ix=None,
+                 h5stream=False, zxy=True, seed=None):
+        given = dict(target_node=target_node is not None, d_path=d_path, l_path=l_path, d_files=d_files, l_files=l_files)
+        if missing := [name for name, value in given.items() if not value]:
             raise ValueError(f"BatchCreatorImage needs {', '.join(missing)}.")
         if len(d_files) != len(l_files):
             raise ValueError(f"{len(d_files)} image files but {len(l_files)} label files: they must form pairs.")
-        source, target = input_node.shape, target_node.shape
-        if source.ndim != 3 or target.ndim != 3:
-            raise ValueError(f"Input and target need three spatial axes, got {source} and {target}.")
-        self.patch_size = np.array(source.spatial_shape)
-        self.strides = np.array(target.strides, int)
-        self.offsets = np.array(target.offsets)
-        self.target_shape = np.array(target.spatial_shape)
-        self.target_ps = self.strides * (self.target_shape - 1) + 1
-        self.t_dtype = np.dtype(target_node.output.dtype)
-        self.seed, self.index = seed, 0
-        self._read(_paths(d_path, d_files), _paths(l_path, l_files), set(valid_cubes or ()))
-        prios = [lab[0].size for _, lab in self.train] if cube_prios is None else list(cube_prios)
-        if len(prios) != len(self.train):
-            raise ValueError(f"cube_prios needs one value per training cube ({len(self.train)}), got {len(prios)}.")
+        if border_mode not in BORDER_MODES:
+            raise ValueError(f"border_mode must be one of {', '.join(BORDER_MODES)}; got {border_mode!r}."
+                             f"{suggest(border_mode, BORDER_MODES)}")
+        if not aniso_factor > 0:
+            raise ValueError(f"aniso_factor must be above 0 (1 for isotropic data), got {aniso_factor!r}.")
+        self.border_mode, self.aniso_factor, self.h5stream, self.zxy = border_mode, aniso_factor, h5stream, zxy
+        self.seed = secrets.randbits(32) if seed is None else operator.index(seed)
+        if self.seed < 0:
+            raise ValueError(f"seed must be at least 0, got {seed}.")
+        self.target_vec_ix, self.target_discrete_ix = target_vec_ix, target_discrete_ix
+        self._take_geometry(input_node, target_node)
+        self._read(file_pairs("d_files", d_path, d_files), file_pairs("l_files", l_path, l_files), valid_cubes)
+        self._check_channels(input_node.shape, target_node.shape)
+        prios = [np.prod(c.labels.shape) for c in self._cubes["train"]] if cube_prios is None else list(cube_prios)
+        if len(prios) != len(self.train_d):
+            raise ValueError(f"cube_prios needs one value per training cube ({len(self.train_d)}), got {len(prios)}.")
+        if min(prios) < 0 or not sum(prios) > 0:
+            raise ValueError(f"cube_prios must not be negative, and not all 0; got {prios}.")
         self.cube_prios = np.array(prios, float) / np.sum(prios)
+        self.n_successful_warp = self.n_failed_warp = 0
+        self._next, self._lock, self._warned = {"train": 0, "valid": 0}, threading.Lock(), set()
+        logger.info("%s", self)
 
-    def _read(self, d_files, l_files, valid):
-        absent = [str(p) for p, _ in d_files + l_files if not p.is_file()]
-        if absent:
-            raise FileNotFoundError("These data files are missing:\n  " + "\n  ".join(absent)
-                                    + "\nCheck d_path and l_path, or make data: python -m elektronn2.data.synthetic PATH")
+    # -- what is read ----------------------------------------------------------------------------
+    def _take_geometry(self, input_node, target_node):
+        source, target = input_node.shape, target_node.shape
+        self.ndim, self.t_dtype = source.ndim, np.dtype(target_node.output.dtype)
+        if self.ndim not in (2, 3) or target.ndim not in (0, self.ndim):
+            raise ValueError(f"Images need 2 or 3 spatial axes, and their targets as many, or none: got input {source} and "
+                             f"target {target}.")
+        axes = ["b", "f", *"zxy"[-self.ndim:]]
+        if source.tags != axes or (target.ndim and target.tags != axes):
+            raise ValueError(f"Batches have axes {','.join(axes)}, but the input node is {source} and the target node "
+                             f"{target}. Give the nodes this order of axes.")
+        if None in source.spatial_shape:
+            raise ValueError(f"The input {source} leaves its size open: patches need a fixed one.")
+        self.mode = "img-img" if target.ndim else "img-scalar"
+        self.patch_size = np.array(source.spatial_shape)
+        self.strides, self.offsets = np.array(target.strides), np.array(target.offsets)
+        if self.strides.dtype == object:
+            raise ValueError(f"The target has strides {list(map(str, self.strides))}: it is finer than the labels.")
+        self.target_ps = self.strides * (np.array(target.spatial_shape) - 1) + 1
+        if self.mode == "img-scalar" and (self.h5stream or self.target_vec_ix or self.target_discrete_ix is not None):
+            raise ValueError("h5stream, target_vec_ix and target_discrete_ix are for labels with spatial axes.")
+
+    def _volume_geometry(self):
+        """Patch size, offsets, strides and target size on the axes (z, x, y), also of a 2-D network."""
+        lead = [] if self.ndim == 3 else [1]
+        return [tuple(map(int, (*(one * first for one in lead), *values))) for first, values in (
+            (1, self.patch_size), (0, self.offsets), (1, self.strides), (1, self.target_ps))]
+
+    def _read(self, d_files, l_files, valid_cubes):
+        check_files([path for path, _ in d_files + l_files])
+        try:
+            valid = {operator.index(i) for i in valid_cubes or ()}
+        except TypeError:
+            raise ValueError(f"valid_cubes must be a list of cube numbers, got {valid_cubes!r}.") from None
         if valid - set(range(len(d_files))):
-            raise ValueError(f"valid_cubes {sorted(valid)} are not all among the {len(d_files)} cubes.")
-        self.train, self.valid = [], []
-        for i, (d, lab) in enumerate(zip(d_files, l_files)):
-            image, labels = _load(*d), _load(*lab)
-            self._check(i, image, labels)
-            (self.valid if i in valid else self.train).append((image, labels.astype(self.t_dtype)))
-        if not self.train:
+            raise ValueError(f"valid_cubes {sorted(valid)} are not all among the {len(d_files)} cubes, numbered from 0.")
+        if len(valid) == len(d_files):
             raise ValueError("All cubes are kept for validation: none is left to train on.")
-        logger.info("Data: %d training and %d validation cubes, images %s, labels %s", len(self.train), len(self.valid),
-                    [im.shape for im, _ in self.train + self.valid], [lab.shape for _, lab in self.train + self.valid])
+        read = self._read_volumes if self.mode == "img-img" else self._read_scalar
+        pairs = enumerate(zip(d_files, l_files))
+        cubes = [read(f"Cube {i} ({d[0].name}, {lab[0].name})", d, lab)
+                 for i, (d, lab) in tqdm(pairs, "Reading", len(d_files), unit="cube", delay=2, leave=False)]
+        for what, counts in (("image", [len(c.image) for c in cubes]), ("label", [len(c.labels) for c in cubes])):
+            if len(set(counts)) > 1:
+                raise ValueError(f"All cubes must have equally many {what} channels; they have {counts}, in this order.")
+        self._cubes = {"train": [c for i, c in enumerate(cubes) if i not in valid],
+                       "valid": [c for i, c in enumerate(cubes) if i in valid]}
+        self.train_d, self.valid_d = ([c.image for c in self._cubes[source]] for source in ("train", "valid"))
+        self.train_l, self.valid_l = ([c.labels for c in self._cubes[source]] for source in ("train", "valid"))
+        self.n_f, self.t_n_f = len(cubes[0].image), len(cubes[0].labels)
+        self.n_labelled_pixel = int(sum(np.prod(c.labels.shape[1:]) if self.h5stream else np.count_nonzero(c.labels[0] >= 0)
+                                        for c in cubes))
 
-    def _check(self, i, image, labels):
-        for k, axis in enumerate("zxy"):
-            surplus = image.shape[k + 1] - labels.shape[k + 1]
-            if surplus % 2 or surplus < 0:
-                raise ValueError(f"Cube {i}, axis {axis}: labels ({labels.shape[k + 1]}) must be centred in the image "
-                                 f"({image.shape[k + 1]}), so the difference must be even and not negative.")
-            low, high = self._range(image.shape[k + 1], labels.shape[k + 1], k)
-            if high < low:
-                raise ValueError(f"Cube {i}, axis {axis}: no patch of {self.patch_size[k]} voxels whose target of "
-                                 f"{self.target_ps[k]} lies in the labels: image {image.shape[k + 1]}, labels "
-                                 f"{labels.shape[k + 1]}. Use a smaller patch or larger cubes.")
+    def _read_volumes(self, where, d_file, l_file):
+        image, labels = (Volume(path, key, self.zxy) for path, key in (d_file, l_file))
+        _check_scale(where, image.dtype)
+        patch, offsets, _, target_ps = self._volume_geometry()
+        check_fit(where, image.shape[1:], labels.shape[1:], patch, offsets, target_ps)
+        mask = read_ll_mask(where, labels)
+        if not self.h5stream:
+            image, labels = image.load(), labels.load()
+            self._check_range(where, labels)
+        return Cube(image, labels, mask)
 
-    def _range(self, n_image, n_label, k):
-        """First and last start of a patch on axis k: inside the image, its target inside the labels."""
-        before = (n_image - n_label) // 2
-        after = int(self.patch_size[k] - self.target_ps[k])  # a flipped target may start at the other border
-        low_offset, high_offset = sorted((int(self.offsets[k]), after - int(self.offsets[k])))
-        low = max(0, before - low_offset)
-        high = min(n_image - self.patch_size[k], before + n_label - self.target_ps[k] - high_offset)
-        return low, high
+    def _read_scalar(self, where, d_file, l_file):
+        image, label = open_dataset(*d_file)[()], np.atleast_1d(open_dataset(*l_file)[()])
+        _check_scale(where, image.dtype)
+        image = image if self.zxy or self.ndim == 2 else xyz2zxy(image)
+        image = image[None] if image.ndim == self.ndim else image
+        fitted = fit_border(image, self.patch_size, self.border_mode)
+        if fitted.shape[1:] != tuple(self.patch_size):
+            raise ValueError(f"{where}: border_mode={self.border_mode!r} leaves the image at {fitted.shape}, but the input "
+                             f"needs {tuple(map(int, self.patch_size))}. Use 'mirror' or '0-pad', or another input shape.")
+        if label.ndim != 1:
+            raise ValueError(f"{where}: the target has no spatial axes, so the label must be a number or a vector, but it "
+                             f"has shape {label.shape}.")
+        self._check_range(where, label)
+        return Cube(as_float(fitted).astype(np.float32), label, np.zeros((2, len(label)), np.int16))
 
-    def sample(self, index, source="train", grey_augment_channels=None):
-        """Sample number ``index``: image (f, *patch) float32 and target (f, *target), a pure function of seed and index.
+    def _check_range(self, where, labels):
+        """Whether the dtype of the target can hold the labels."""
+        whole = self.t_dtype.kind in "iu"
+        if labels.dtype.kind == "f":
+            labels = np.where(np.isnan(labels), IGNORE, labels)
+            if whole and np.any(labels % 1):
+                raise ValueError(f"{where}: the labels are no whole numbers, but the target node has {self.t_dtype}. Give "
+                                 "it dtype='float32'.")
+        low, high = labels.min(), labels.max()
+        limits = np.iinfo(self.t_dtype) if whole else None
+        if whole and not (limits.min <= low and high <= limits.max):
+            raise ValueError(f"{where}: labels of {low} to {high} do not fit into the target's {self.t_dtype} ({limits.min} "
+                             f"to {limits.max}; NaN becomes {IGNORE}). Renumber them, or give the target node another "
+                             "dtype.")
+        if self.t_dtype == np.float32 and labels.dtype.kind in "iu" and high > 2 ** 24:
+            logger.warning("%s: labels up to %d lose digits in float32, so that some become equal. Renumber them, or give "
+                           "the target node dtype='int32'.", where, high)
 
-        Training samples are flipped along each axis and x, y exchanged (where the patch is square) with probability 1/2.
+    def _check_channels(self, source, target):
+        if source["f"] not in (None, self.n_f):
+            raise ValueError(f"The images have {self.n_f} channels, but the input node is {source}.")
+        if self.mode == "img-scalar" and "f" in target.tags and target["f"] != self.t_n_f:
+            raise ValueError(f"The labels have {self.t_n_f} values per image, but the target node is {target}.")
+        used = [i for triple in self.target_vec_ix or () for i in triple]
+        if any(len(triple) != 3 for triple in self.target_vec_ix or ()):
+            raise ValueError(f"target_vec_ix must be a list of triples of channels, got {self.target_vec_ix!r}.")
+        if bad := [i for i in used + list(self.target_discrete_ix or ()) if i not in range(self.t_n_f)]:
+            raise ValueError(f"target_vec_ix and target_discrete_ix name channels {bad} of labels that have {self.t_n_f}.")
+        interpolated = self.target_discrete_ix is not None and set(self.target_discrete_ix) != set(range(self.t_n_f))
+        if self.t_dtype.kind != "f" and (used or interpolated):
+            raise ValueError(f"Vectors and interpolated labels are no whole numbers, but the target node has "
+                             f"{self.t_dtype}. Give it dtype='float32', or name all channels in target_discrete_ix.")
+
+    # -- samples ---------------------------------------------------------------------------------
+    def getbatch(self, batch_size=1, source="train", grey_augment_channels=None, warp=False, warp_args=None,
+                 ignore_thresh=False, force_dense=False, affinities=False, nhood_targets=False, ret_ll_mask=False,
+                 nga_blur_noise_probability=False, blurry_blobs_probability=False, blurry_blobs_args=None,
+                 noisy_random_erasing_probability=0, noisy_random_erasing_args=None, uniform_random_erasing_probability=0,
+                 uniform_random_erasing_args=None, flip=True, augment_valid=False, **unknown):
+        """The next batch: a tuple of images (b, f, [z,] x, y) float32, targets (b, f, [z,] x, y), and what is asked for.
+
+        Parameters
+        ----------
+        source : 'train' (cubes drawn by ``cube_prios``) or 'valid' (all validation cubes alike)
+        grey_augment_channels : image channels whose contrast, brightness and gamma are changed
+        warp : True, False, or the probability to warp a sample
+        warp_args : dict of arguments of :func:`elektronn2.data.transformations.get_warped_slice`: ``sample_aniso``,
+            ``warp_amount``, ``lock_z``, ``no_x_flip``, ``perspective``, ``aniso_factor``. If 200 warps in a row fall
+            outside of the cubes, the sample is cut without any, and a warning logged once; see ``warp_stats``.
+        ignore_thresh : draw again where more than this part of the target is unlabelled (in cubes whose second lazy-label
+            mask is 0 throughout); of 200 draws the best one is taken
+        force_dense : targets at every voxel, without the strides of the network
+        affinities : 'malis': return (images, affinities (b, 3, ...), segmentation (b, 1, ...)), both int16, of the ids in
+            label channel 0, see :func:`elektronn2.data.image.make_affinities`; 'affinity': without the segmentation
+        nhood_targets : True or offsets (n, 3): copies of label channel 0, shifted by these, see
+            :func:`elektronn2.data.image.make_nhood_targets`
+        ret_ll_mask : append the two lazy-label masks, int16 (b, n)
+        nga_blur_noise_probability, blurry_blobs_..., uniform_random_erasing_..., noisy_random_erasing_... :
+            probabilities and arguments of the functions of :mod:`elektronn2.data.non_geometric_augmentation`, applied in
+            this order after the grey values were changed
+        flip : reflect axes and exchange them (x and y; with ``lock_z=False`` all), with or without warping
+        augment_valid : warp and flip samples for validation, too. By default they are neither, so that they tell how
+            well the network does on data as they are. Grey values of validation are never changed.
+
+        Raises TypeError for unknown and ValueError for impossible arguments before any work.
         """
-        cubes = self._cubes(source)
-        rng = generator(self.seed, 2 * index + (source == "valid"))
-        cube = rng.choice(len(cubes), p=self.cube_prios) if source == "train" else rng.integers(len(cubes))
-        image, labels = cubes[cube]
-        start = np.array([rng.integers(a, b + 1) for a, b in (
-            self._range(image.shape[k + 1], labels.shape[k + 1], k) for k in range(3))])
-        flips, swap = rng.random(3) < 0.5, rng.random() < 0.5
-        if source == "valid":
-            flips, swap = np.zeros(3, bool), False
-        surplus = (np.array(image.shape[1:]) - labels.shape[1:]) // 2
-        offsets = np.where(flips, self.patch_size - self.target_ps - self.offsets, self.offsets)
-        patch = as_float(image[_box(start, self.patch_size)]).astype(np.float32, copy=False)
-        target = labels[_box(start + offsets - surplus, self.target_ps)]
-        step = (slice(None), *(slice(None, None, -1 if f else None) for f in flips))
-        patch, target = patch[step], target[step]
-        if swap and self.patch_size[1] == self.patch_size[2] and self.target_ps[1] == self.target_ps[2]:
-            patch, target = patch.swapaxes(2, 3), target.swapaxes(2, 3)
-        target = target[(slice(None), *(slice(None, None, s) for s in self.strides))]
-        if source == "train" and grey_augment_channels:
-            patch = grey_augment(patch, grey_augment_channels, rng)
-        return np.ascontiguousarray(patch), np.ascontiguousarray(target)
+        given = locals()
+        options = self._options({**{name: given[name] for name in OPTIONS}, **unknown})
+        self._of(source)
+        with self._lock:
+            number = self._next[source]
+            self._next[source] += 1
+        return self._batch(number, batch_size, source, options)
 
-    def _cubes(self, source):
-        if source not in ("train", "valid"):
+    def batch(self, number, batch_size=1, source="train", **options):
+        """Batch ``number`` of a source: samples ``number * batch_size`` and on. Options and result as in :meth:`getbatch`.
+
+        A pure function of the seed and its arguments, for any number of threads.
+        """
+        return self._batch(number, batch_size, source, self._options(options))
+
+    def sample(self, index, source="train", **options):
+        """Sample ``index`` of a source: what :meth:`getbatch` returns, without the batch axis."""
+        return self._sample(index, source, self._options(options))
+
+    def _batch(self, number, batch_size, source, options):
+        if operator.index(batch_size) < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+        samples = [self._sample(number * batch_size + i, source, options) for i in range(batch_size)]
+        return tuple(map(np.stack, zip(*samples)))
+
+    def _options(self, given):
+        check_names("getbatch", given, OPTIONS)
+        options = BatchOptions(**given)
+        if bad := [c for c in options.grey_augment_channels or () if c not in range(self.n_f)]:
+            raise ValueError(f"grey_augment_channels names channels {bad} of images that have {self.n_f}.")
+        if options.warp and (options.warp_args or {}).get("perspective") and self.target_vec_ix:
+            raise ValueError("Vectors have no single direction under perspective: leave out target_vec_ix or perspective.")
+        if self.ndim == 2 and (options.affinities or options.shifted):
+            raise NotImplementedError("affinities and nhood_targets are for 3-D networks; this one is 2-D.")
+        if self.mode == "img-scalar" and (options.warp or options.affinities or options.ret_ll_mask or options.shifted
+                                          or options.ignore_thresh is not False):
+            raise ValueError("warp, affinities, nhood_targets, ret_ll_mask and ignore_thresh are for labels with spatial "
+                             "axes, but here there are numbers per image.")
+        return options
+
+    def _of(self, source):
+        if source not in self._cubes:
             raise ValueError(f"source must be 'train' or 'valid', got {source!r}.")
-        cubes = self.train if source == "train" else self.valid
-        if not cubes:
+        if not self._cubes[source]:
             raise ValueError("There are no validation cubes: name some in valid_cubes.")
-        return cubes
+        return self._cubes[source]
 
-    def getbatch(self, batch_size=1, source="train", grey_augment_channels=None):
-        """The next ``batch_size`` samples: images (b, f, *patch) float32, targets (b, f, *target)."""
-        samples = [self.sample(self.index + i, source, grey_augment_channels) for i in range(batch_size)]
-        self.index += batch_size
-        images, targets = zip(*samples)
-        return np.stack(images), np.stack(targets)
+    def _draw_cube(self, rng, source):
+        cubes = self._of(source)
+        return cubes[rng.choice(len(cubes), p=self.cube_prios) if source == "train" else rng.integers(len(cubes))]
+
+    def _sample(self, index, source, options):
+        self._of(source)
+        rng = generator(self.seed, 2 * index + (source == "valid"))
+        augment = source == "train" or options.augment_valid
+        if self.mode == "img-scalar":
+            cube = self._draw_cube(rng, source)
+            image, target = cube.image, cube.labels
+            if augment and options.flip:
+                image = _turn(image, rng)
+        else:
+            cube, image, target = self._draw_patch(index, source, options, augment, rng)
+        if source == "train":
+            image = _spoil(image, options, rng)
+        if target.dtype.kind == "f":
+            target = np.where(np.isnan(target), IGNORE, target)
+        if self.h5stream:
+            self._check_range("Labels of a patch", target)
+        target = target.astype(self.t_dtype)
+        targets = self._targets(target, options) if self.mode == "img-img" else (target,)
+        if self.ndim == 2 and self.mode == "img-img":
+            image, targets = image[:, 0], [t[:, 0] for t in targets]
+        masks = tuple(cube.ll_mask) if options.ret_ll_mask else ()
+        return (np.ascontiguousarray(image), *map(np.ascontiguousarray, targets), *masks)
+
+    def _draw_patch(self, index, source, options, augment, rng):
+        warp = augment and rng.random() < options.warp
+        best = None
+        for _ in range(MAX_DRAWS):
+            cube = self._draw_cube(rng, source)
+            try:
+                patch = self._cut(cube, options, rng, warp, augment and options.flip)
+            except WarpingOOBError:
+                self._count(warp, False)
+                continue
+            self._count(warp, True)
+            unlabelled = 0
+            if options.ignore_thresh is not False and not cube.ll_mask[1].any():
+                unlabelled = 1 - np.mean(patch[1] >= 0)
+            if best is None or unlabelled < best[0]:
+                best = unlabelled, (cube, *patch)
+            if unlabelled <= options.ignore_thresh:
+                return best[1]
+        if best is not None:
+            self._warn_once("ignore_thresh", "Sample %d: in each of %d places more than ignore_thresh=%g of the target was "
+                            "unlabelled. The best place (%.3f) was taken. Raise ignore_thresh.", index, MAX_DRAWS,
+                            options.ignore_thresh, best[0])
+            return best[1]
+        self._warn_once("warp", "Sample %d: %d warps in a row fell outside of the cubes, so it was cut without (later ones "
+                        "may be, too). So far %s. Use a smaller warp_amount, no perspective, a smaller input shape or "
+                        "larger cubes.", index, MAX_DRAWS, self.warp_stats)
+        return cube, *self._cut(cube, replace(options, warp_args=None), rng, False, False)
+
+    def _cut(self, cube, options, rng, warp, flip):
+        """Image and target patch; the target dense where all its voxels are still needed."""
+        patch, offsets, strides, target_ps = self._volume_geometry()
+        arguments = {"aniso_factor": self.aniso_factor, **(options.warp_args or {})}
+        if not warp:
+            arguments["warp_amount"] = 0
+        return get_warped_slice(cube.image, patch, target=cube.labels, target_ps=target_ps, target_off=offsets,
+                                target_strides=1 if options.needs_dense else strides, target_vec_ix=self.target_vec_ix,
+                                target_discrete_ix=self.target_discrete_ix, rng=rng, flip=flip, n_threads=free_threads(),
+                                **arguments)
+
+    def _targets(self, target, options):
+        """What is trained on, from the labels of a patch (f, z, x, y)."""
+        if options.shifted:
+            nhood = None if options.nhood_targets is True else options.nhood_targets
+            target = make_nhood_targets(target[None], nhood)[0]
+        if options.needs_dense and not options.force_dense:
+            target = target[(slice(None), *(slice(None, None, s) for s in self._volume_geometry()[2]))]
+        if not options.affinities:
+            return (target,)
+        affinities, segmentation = make_affinities(target[:1])
+        return (affinities[0], segmentation) if options.affinities == "malis" else (affinities[0],)
+
+    # -- statistics ------------------------------------------------------------------------------
+    def _count(self, warp, success):
+        with self._lock:
+            self.n_successful_warp += bool(warp and success)
+            self.n_failed_warp += bool(warp and not success)
+
+    def _warn_once(self, what, *message):
+        with self._lock:
+            first = what not in self._warned
+            self._warned.add(what)
+        if first:
+            logger.warning(*message)
+
+    @property
+    def warp_stats(self):
+        """How many warps succeeded and failed, as text."""
+        total = self.n_successful_warp + self.n_failed_warp
+        return (f"{self.n_successful_warp} warps succeeded and {self.n_failed_warp} failed "
+                f"({100 * self.n_successful_warp / max(total, 1):.1f} % success)")
+
+    def __repr__(self):
+        return (f"{self.t_n_f}-target Data Set with {self.n_f} input channel(s):\n#train cubes: {len(self.train_d)} and "
+                f"#valid cubes: {len(self.valid_d)}, {self.n_labelled_pixel:,} labelled pixels.")
 
 
-def _paths(folder, files):
-    return [(Path(folder).expanduser() / name, key) for name, key in files]
+def _check_scale(where, dtype):
+    try:
+        as_float(np.zeros(1, dtype))
+    except TypeError as error:
+        raise TypeError(f"{where}: {error}") from None
 
 
-def _load(path, key):
-    with h5py.File(path, "r") as f:
-        if key not in f:
-            raise KeyError(f"{path} has no data set {key!r}; available: {sorted(f)}.")
-        array = f[key][()]
-    return array if array.ndim == 4 else array[None]
+def _turn(image, rng):
+    """An image (f, *spatial) with each axis reflected with probability 1/2, and x and y, if as long, exchanged."""
+    image = image[(slice(None), *(slice(None, None, -1 if u < 0.5 else 1) for u in rng.random(image.ndim - 1)))]
+    return image.swapaxes(-1, -2) if rng.random() < 0.5 and image.shape[-1] == image.shape[-2] else image
 
 
-def _box(start, size):
-    return (slice(None), *(slice(int(a), int(a + n)) for a, n in zip(start, size)))
+def _spoil(image, options, rng):
+    """Changes of grey values, in the order that getbatch tells."""
+    if options.grey_augment_channels:
+        image = nga.grey_augment(image, options.grey_augment_channels, rng)
+    if rng.random() < options.nga_blur_noise_probability:
+        image = nga.noise_augment(nga.blur_augment(image), rng=rng)
+    for name in ("blurry_blobs", "uniform_random_erasing", "noisy_random_erasing"):
+        if rng.random() < getattr(options, f"{name}_probability"):
+            image = getattr(nga, name)(image, **(getattr(options, f"{name}_args") or {}), rng=rng)
+    return image

@@ -213,23 +213,26 @@ def warp_slice(img, ps, M, target=None, target_ps=None, target_vec_ix=None, targ
              [30.5, 31.5]]]], dtype=float32)
     """
     ps = as_tuple(ps, 3, "ps")
-    inverse = np.linalg.inv(np.asarray(M, np.float64))
-    image = _pull(img, inverse, _Grid(img, img, ps, (0, 0, 0), ps, 1), np.zeros(len(img), bool), np.float32, n_threads)
+    M = np.asarray(M, np.float64)
+    if target_vec_ix and np.any(M[3, :3]):
+        raise ValueError("Vectors have no single direction under perspective: leave out target_vec_ix or perspective.")
+    inverse = np.linalg.inv(M)
+    pulls = [_Pull(img, inverse, _Grid(img, img, ps, (0, 0, 0), ps, 1), np.zeros(len(img), bool), np.float32)]
+    if target is not None:
+        nearest = np.ones(len(target), bool)
+        if target_discrete_ix is not None:
+            nearest[:] = False
+            nearest[list(target_discrete_ix)] = True
+        exact = nearest.all() and not target_vec_ix
+        grid = _Grid(img, target, ps, target_off, target_ps, target_strides)
+        pulls.append(_Pull(target, inverse, grid, nearest, _plain(target.dtype) if exact else np.float32))
+    _run(pulls, n_threads)
     if target is None:
-        return image, None
-    nearest = np.ones(len(target), bool)
-    if target_discrete_ix is not None:
-        nearest[:] = False
-        nearest[list(target_discrete_ix)] = True
-    grid = _Grid(img, target, ps, target_off, target_ps, target_strides)
-    exact = nearest.all() and not target_vec_ix
-    result = _pull(target, inverse, grid, nearest, _plain(target.dtype) if exact else np.float32, n_threads)
-    if target_vec_ix:
-        if np.any(np.asarray(M)[3, :3]):
-            raise ValueError("Vectors have no single direction under perspective: leave out target_vec_ix or perspective.")
-        for triple in target_vec_ix:
-            result[list(triple)] = np.tensordot(np.asarray(M)[:3, :3], result[list(triple)], 1)
-    return image, result
+        return pulls[0].out, None
+    result = pulls[1].out
+    for triple in target_vec_ix or ():
+        result[list(triple)] = np.tensordot(M[:3, :3], result[list(triple)], 1)
+    return pulls[0].out, result
 
 
 class _Grid:
@@ -283,35 +286,43 @@ def _draw_position(matrix, grids, rng):
     return low + np.floor(rng.random(3) * (high - low + 1)) - first
 
 
-def _pull(source, inverse, grid, nearest, dtype, n_threads):
-    """Interpolate a source (f, z, x, y) at the points of a grid."""
-    low, high = (bound - grid.surplus for bound in grid.bounds(inverse))
-    if np.any(low < -_SLACK) or np.any(high > grid.size - 1 + _SLACK):
-        raise WarpingOOBError(f"Out of bounds for {grid.name}: it has voxels 0 to {grid.size - 1}, needed are "
-                              f"{np.round(low, 2)} to {np.round(high, 2)}.")
-    divisor = np.float32(1)
-    if grid.name == "image":
-        as_float(np.zeros(1, source.dtype))  # raises TypeError if the scale is unknown
-        divisor = np.float32(np.iinfo(source.dtype).max if source.dtype.kind == "u" else 1)
-    shift, plain = grid.surplus, _plain(source.dtype)
-    if not (isinstance(source, np.ndarray) and source.flags.c_contiguous and source.dtype == plain):
-        low, high = np.maximum(np.floor(low).astype(int), 0), np.minimum(np.ceil(high).astype(int) + 1, grid.size)
-        source = np.ascontiguousarray(source[(slice(None), *(slice(a, b) for a, b in zip(low, high)))], plain)
-        shift = shift + low
-    out = np.empty((len(source), *grid.shape), dtype)
-    back = np.ascontiguousarray(translate(*-shift) @ inverse)
-    rows = int(grid.shape[0] * grid.shape[1])
+class _Pull:
+    """The work to interpolate a source (f, z, x, y) at the points of a grid; ``fill`` does a part of its rows."""
 
-    def fill(first, last):
-        _fill(source, back, grid.origin, grid.step, nearest, divisor, out, first, last)
+    def __init__(self, source, inverse, grid, nearest, dtype):
+        low, high = (bound - grid.surplus for bound in grid.bounds(inverse))
+        if np.any(low < -_SLACK) or np.any(high > grid.size - 1 + _SLACK):
+            raise WarpingOOBError(f"Out of bounds for {grid.name}: it has voxels 0 to {grid.size - 1}, needed are "
+                                  f"{np.round(low, 2)} to {np.round(high, 2)}.")
+        self.divisor = np.float32(1)
+        if grid.name == "image":
+            as_float(np.zeros(1, source.dtype))  # raises TypeError if the scale is unknown
+            self.divisor = np.float32(np.iinfo(source.dtype).max if source.dtype.kind == "u" else 1)
+        shift, plain = grid.surplus, _plain(source.dtype)
+        if not (isinstance(source, np.ndarray) and source.flags.c_contiguous and source.dtype == plain):
+            low, high = np.maximum(np.floor(low).astype(int), 0), np.minimum(np.ceil(high).astype(int) + 1, grid.size)
+            source = np.ascontiguousarray(source[(slice(None), *(slice(a, b) for a, b in zip(low, high)))], plain)
+            shift = shift + low
+        self.source, self.grid, self.nearest = source, grid, nearest
+        self.back = np.ascontiguousarray(translate(*-shift) @ inverse)
+        self.out = np.empty((len(source), *grid.shape), dtype)
+        self.rows = int(grid.shape[0] * grid.shape[1])
 
-    if n_threads == 1 or out.size < 50_000:
-        fill(0, rows)
-    else:
-        edges = [rows * i // n_threads for i in range(n_threads + 1)]
-        with ThreadPoolExecutor(n_threads) as pool:
-            list(pool.map(fill, edges[:-1], edges[1:]))
-    return out
+    def fill(self, first, last):
+        _fill(self.source, self.back, self.grid.origin, self.grid.step, self.nearest, self.divisor, self.out, first, last)
+
+
+def _run(pulls, n_threads):
+    """Do the work, in slabs that are shared among threads if it is worth it."""
+    if n_threads == 1 or sum(pull.out.size for pull in pulls) < 50_000:
+        for pull in pulls:
+            pull.fill(0, pull.rows)
+        return
+    with ThreadPoolExecutor(n_threads) as pool:
+        slabs = [pool.submit(pull.fill, pull.rows * i // n_threads, pull.rows * (i + 1) // n_threads)
+                 for pull in pulls for i in range(n_threads)]
+        for slab in slabs:
+            slab.result()
 
 
 def _plain(dtype):

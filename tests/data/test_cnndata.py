@@ -1,4 +1,9 @@
-"""Patches and targets: aligned, repeatable, checked when the data are read."""
+"""Patches and targets: aligned, repeatable, as recorded from the first ELEKTRONN2, checked when the data are read."""
+import inspect
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import h5py
@@ -6,129 +11,526 @@ import numpy as np
 import pytest
 
 from elektronn2 import neuromancer as nm
-from elektronn2.data.cnndata import BatchCreatorImage
-from elektronn2.data.non_geometric_augmentation import grey_augment
-from elektronn2.data.sampling import generator
+from elektronn2.data import cnndata
+from elektronn2.data.cnndata import MAX_DRAWS, OPTIONS, BatchCreatorImage
+from elektronn2.data.image import fit_border, make_nhood_targets
+from elektronn2.data.sampling import WARP_ARGS, generator
+from elektronn2.data.transformations import get_warped_slice
+
+ORACLE = Path(__file__).parents[1] / "oracle" / "data"
 
 
-def write(folder, raws, labs):
+def write(folder, raws, labs, **more):
     for i, (raw, lab) in enumerate(zip(raws, labs)):
         with h5py.File(folder / f"raw_{i}.h5", "w") as f:
             f["raw"] = raw
         with h5py.File(folder / f"lab_{i}.h5", "w") as f:
             f["lab"] = lab
+            for key, value in more.items():
+                f[key] = value[i]
     n = len(raws)
     return dict(d_path=folder, l_path=folder, d_files=[(f"raw_{i}.h5", "raw") for i in range(n)],
                 l_files=[(f"lab_{i}.h5", "lab") for i in range(n)])
 
 
 def coded(shape, label_shape):
-    """A raw volume whose value tells the position, and labels that repeat it in their part."""
-    raw = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    """A raw volume (3, z, x, y) whose channels tell the position, and labels that repeat it in their part."""
+    raw = np.indices(shape).astype(np.float32)
     part = tuple(slice((n - m) // 2, (n + m) // 2) for n, m in zip(shape, label_shape))
-    return raw, raw[part].astype(np.int32)
+    return raw, raw[(slice(None), *part)]
 
 
-def nodes(filters, pools, patch):
-    x = nm.Input((1, 1, *patch), "b,f,z,x,y", name="raw")
+def nodes(filters=(1, 4, 4), pools=(1, 2, 2), patch=(5, 13, 13), n_f=1, dtype="int32"):
+    x = nm.Input((1, n_f, *patch), "b,f,z,x,y" if len(patch) == 3 else "b,f,x,y", name="raw")
     out = nm.Conv(x, 2, filters, pools, activation_func="lin")
-    return x, nm.Input_like(out, override_f=1, name="target", dtype="int32")
+    return x, nm.Input_like(out, override_f=1, name="target", dtype=dtype)
 
 
+@pytest.fixture
+def log():
+    """Messages of the library's logger."""
+    class Keep(logging.Handler):
+        def emit(self, record):
+            messages.append((record.levelname, record.getMessage()))
+    messages, handler = [], Keep(logging.INFO)
+    logging.getLogger("elektronn2log").addHandler(handler)
+    yield messages
+    logging.getLogger("elektronn2log").removeHandler(handler)
+
+
+@pytest.fixture
+def plain(tmp_path, rng):
+    """Arguments for two cubes of noise: uint8 images, int16 labels 0..3 with some unlabelled voxels in the second."""
+    raws = [rng.integers(0, 256, (14, 40, 44), dtype=np.uint8) for _ in range(3)]
+    labs = [rng.integers(0, 4, (10, 30, 34)).astype(np.int16) for _ in range(3)]
+    labs[1][:, :20] = -1
+    return write(tmp_path, raws, labs)
+
+
+# -- geometry --------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("options", [dict(), dict(flip=False), dict(warp=1), dict(warp=True, force_dense=True),
+                                     dict(warp=1, warp_args=dict(lock_z=False, perspective=True, warp_amount=0.4))], ids=str)
 @pytest.mark.parametrize("filters, pools, patch", [((1, 4, 4), (1, 2, 2), (5, 13, 13)), ((3, 3, 3), (1, 1, 1), (5, 9, 11)),
-                                                   ((2, 4, 3), (1, 1, 3), (5, 9, 11))])
-def test_targets_sit_where_the_geometry_says(filters, pools, patch, tmp_path):
-    """Every target voxel is the raw voxel at offset + i * stride of the patch, in any orientation, also for an even fov."""
-    raw, lab = coded((12, 30, 32), (8, 20, 22))
-    x, target = nodes(filters, pools, patch)
-    data = BatchCreatorImage(x, target, seed=3, **write(tmp_path, [raw], [lab]))
+                                                   ((2, 4, 3), (1, 1, 3), (5, 9, 11)), ((4, 4), (2, 2), (13, 15))])
+def test_targets_sit_where_the_geometry_says(filters, pools, patch, options, tmp_path):
+    """Target voxel i is the raw voxel at offset + i * stride of the patch, also for an even fov, turned and warped."""
+    raw, lab = coded((24, 50, 52), (20, 40, 42))
+    x, target = nodes(filters, pools, patch, 3, "float32")
+    data = BatchCreatorImage(x, target, seed=3, target_discrete_ix=[], **write(tmp_path, [raw], [lab]))
     shape, turned = target.shape, set()
-    for k in range(60):
-        image, labels = data.sample(k)
-        assert image.shape == (1, *patch) and labels.shape == (1, *shape.spatial_shape)
-        steps = np.array(np.unravel_index(image[0].astype(int), raw.shape))
-        first, last = steps[:, 0, 0, 0], steps[:, -1, -1, -1]
-        # a patch that was flipped starts at the other end; an even window is then off by one
-        backwards = (last < first)
-        swapped = abs(steps[1, 0, 0, 1] - steps[1, 0, 0, 0]) == 1
-        turned.add((*backwards, bool(swapped)))
-        assert set(labels.ravel()) <= set(image.ravel().astype(int))
-        gap = np.array(patch) - (np.array(shape.strides) * (np.array(shape.spatial_shape) - 1) + 1)
-        centre = np.array(shape.offsets)
-        for axis in range(3):
-            index = [0, 0, 0]
-            index[axis] = 1
-            here = np.argwhere(image[0] == labels[0, 0, 0, 0])[0][axis]
-            assert here in (centre[axis], gap[axis] - centre[axis])
-            if shape.spatial_shape[axis] > 1:
-                there = np.argwhere(image[0] == labels[(0, *index)])[0][axis]
-                assert there - here == shape.strides[axis]
-    assert len(turned) > 6
+    strides = np.ones_like(shape.strides) if options.get("force_dense") else shape.strides
+    sizes = data.target_ps if options.get("force_dense") else shape.spatial_shape
+    part = tuple(slice(o, o + s * (n - 1) + 1, s) for o, s, n in zip(shape.offsets, strides, sizes))
+    for k in range(40):
+        image, labels = data.sample(k, **options)
+        assert image.shape == (3, *patch) and labels.shape == (3, *sizes)
+        np.testing.assert_allclose(labels, image[(slice(None), *part)], atol=1e-4)
+        turned.add(tuple(np.sign(image.reshape(3, -1)[:, -1] - image.reshape(3, -1)[:, 0])))
+        assert options.get("warp") or np.array_equal(image, np.rint(image))
+    assert len(turned) == 1 if options.get("flip") is False else len(turned) > 3
 
 
-def test_unflipped_samples_match_exactly(tmp_path):
-    """Validation samples are not turned: target voxel i is patch voxel offset + i * stride."""
-    raw, lab = coded((12, 30, 32), (12, 30, 32))
-    x, target = nodes((1, 4, 4), (1, 2, 2), (5, 13, 13))
-    data = BatchCreatorImage(x, target, valid_cubes=[1], **write(tmp_path, [raw, raw], [lab, lab]))
+def test_validation_is_left_as_it_is_unless_asked_for(tmp_path):
+    raw, lab = coded((14, 30, 32), (14, 30, 32))
+    x, target = nodes(n_f=3, dtype="float32")
+    data = BatchCreatorImage(x, target, valid_cubes=[1], seed=0, **write(tmp_path, [raw, raw], [lab, lab]))
+    every = dict(warp=1, grey_augment_channels=[0, 1, 2], nga_blur_noise_probability=1, blurry_blobs_probability=1)
+    straight = np.indices((5, 13, 13))
     for k in range(5):
-        image, labels = data.sample(k, "valid")
-        part = tuple(slice(o, o + s * (n - 1) + 1, s) for o, s, n in zip(
-            target.shape.offsets, target.shape.strides, target.shape.spatial_shape))
-        assert np.array_equal(labels[0], image[0][part])
+        image, _ = data.sample(k, "valid", **every)
+        assert np.array_equal(image - image[:, :1, :1, :1], straight)
+    changed = [data.sample(k, "valid", augment_valid=True, **every)[0] for k in range(5)]
+    assert all(image.max() > 1 for image in changed)  # grey values are not touched
+    assert not any(np.array_equal(image - image[:, :1, :1, :1], straight) for image in changed)
 
 
-def test_a_sample_is_a_pure_function_of_seed_and_index(tmp_path):
-    raw, lab = coded((12, 30, 32), (8, 20, 22))
-    files = write(tmp_path, [raw, raw + 1], [lab, lab])
-    x, target = nodes((1, 4, 4), (1, 2, 2), (5, 13, 13))
-    a, b = (BatchCreatorImage(x, target, seed=5, **files) for _ in range(2))
-    batch = a.getbatch(4)
-    one_by_one = [b.sample(k) for k in (3, 1, 0, 2)]
-    for k, (image, labels) in zip((3, 1, 0, 2), one_by_one):
-        assert np.array_equal(batch[0][k], image) and np.array_equal(batch[1][k], labels)
-    assert not np.array_equal(a.sample(0)[0], BatchCreatorImage(x, target, seed=6, **files).sample(0)[0])
+def test_the_network_gets_what_was_recorded_from_the_first_elektronn2():
+    """Its matrices, one after the other, in place of our draws."""
+    x = nm.Input((1, 1, 9, 23, 23), "b,f,z,x,y")
+    out = nm.Conv(nm.Conv(x, 2, (1, 4, 4), (1, 2, 2)), 2, (3, 3, 3))
+    data = BatchCreatorImage(x, nm.Input_like(out, override_f=1, dtype="int16"), ORACLE, ORACLE,
+                             [(f"raw_{i}.h5", "raw") for i in range(3)], [(f"lab_{i}.h5", "lab") for i in range(3)],
+                             valid_cubes=[2])
+    for name, wanted in dict(patch_size=[9, 23, 23], strides=[1, 2, 2], offsets=[1, 4, 4], target_ps=[7, 15, 15], n_f=1,
+                             t_n_f=1, t_dtype="int16", mode="img-img", ndim=3, n_labelled_pixel=230_400).items():
+        assert np.array_equal(getattr(data, name), wanted), name
+    assert [a.shape for a in data.train_d + data.valid_d] == [(1, 24, 60, 64)] * 3
+    assert [a.shape for a in data.train_l + data.valid_l] == [(1, 24, 60, 64), (1, 20, 48, 48), (1, 24, 60, 64)]
+    np.testing.assert_allclose(data.cube_prios, [2 / 3, 1 / 3])
+    assert repr(data) == ("1-target Data Set with 1 input channel(s):\n#train cubes: 2 and #valid cubes: 1, 230,400 "
+                          "labelled pixels.")
+    with np.load(ORACLE / "data_getbatch.npz") as f:
+        recorded = dict(f)
+    dense = recorded["warp0_force_dense/ret1"]
+    ours = [data._targets(t, data._options(dict(nhood_targets=True, force_dense=True)))[0] for t in dense]
+    assert np.array_equal(ours, recorded["nhood/ret1"])
+    ours = [data._targets(t, data._options(dict(affinities="malis", force_dense=True))) for t in dense]
+    assert np.array_equal([aff for aff, _ in ours], recorded["affinity/ret1"])
+    for (_, seg), wanted in zip(ours, recorded["affinity/ret2"]):
+        assert len(set(zip(seg.ravel(), wanted.ravel()))) == len(np.unique(seg)) == len(np.unique(wanted))
+
+
+def test_sections_for_2d_networks_come_from_everywhere(tmp_path):
+    raw, lab = coded((6, 30, 32), (4, 30, 32))
+    x, target = nodes((4, 4), (2, 2), (13, 13), 3, "float32")
+    data = BatchCreatorImage(x, target, seed=0, **write(tmp_path, [raw], [lab]))
+    images, targets = data.getbatch(40)
+    assert images.shape == (40, 3, 13, 13) and targets.shape == (40, 3, 5, 5)
+    assert all(np.ptp(image[0]) == 0 for image in images) and set(images[:, 0, 0, 0]) == {1, 2, 3, 4}
+    flat = write(tmp_path, [raw[0, 0], ], [lab[0, 0]])  # an image without z
+    x, target = nodes((4, 4), (2, 2), (13, 13))
+    assert BatchCreatorImage(x, target, seed=0, **flat).getbatch()[0].shape == (1, 1, 13, 13)
+
+
+# -- repeatable ------------------------------------------------------------------------------------------
+def test_a_sample_is_a_pure_function_of_seed_and_index(plain):
+    options = dict(warp=0.5, grey_augment_channels=[0], nga_blur_noise_probability=0.3, blurry_blobs_probability=0.3,
+                   noisy_random_erasing_probability=0.3, uniform_random_erasing_probability=0.3)
+    x, target = nodes()
+    a, b = (BatchCreatorImage(x, target, seed=5, valid_cubes=[2], **plain) for _ in range(2))
+    state = np.random.get_state()[1].copy()
+    batches = [a.getbatch(3, **options) for _ in range(8)]
+    order = np.random.default_rng(1).permutation(8)
+    with ThreadPoolExecutor(4) as pool:
+        again = list(pool.map(lambda k: b.batch(k, 3, **options), order))
+    for k, batch in zip(order, again):
+        assert all(np.array_equal(p, q) for p, q in zip(batch, batches[k], strict=True))
+    assert np.array_equal(b.sample(7, **options)[0], batches[2][0][1])
+    assert b.n_successful_warp + b.n_failed_warp and np.array_equal(state, np.random.get_state()[1])
+    others = [BatchCreatorImage(x, target, seed=6, **plain).sample(0), a.sample(0, "valid"), a.sample(1)]
+    assert not any(np.array_equal(a.sample(0)[0], other[0]) for other in others)
+    assert np.array_equal(a.getbatch(source="valid")[0], b.batch(0, source="valid")[0])  # each source counts for itself
     assert generator(1, 2).random() != generator(2, 1).random()
 
 
-def test_integer_images_are_scaled(tmp_path):
-    x, target = nodes((1, 4, 4), (1, 2, 2), (5, 13, 13))
-    raw = np.full((8, 20, 20), 255, np.uint8)
-    data = BatchCreatorImage(x, target, **write(tmp_path, [raw], [raw.astype(np.int16)]))
-    assert data.sample(0)[0].max() == 1.0 and data.sample(0)[0].dtype == np.float32
+def test_batches_are_numbered_once_however_many_threads_ask(plain):
+    x, target = nodes()
+    data, other = (BatchCreatorImage(x, target, seed=1, **plain) for _ in range(2))
+    with ThreadPoolExecutor(4) as pool:
+        got = list(pool.map(lambda _: data.getbatch(2)[0].tobytes(), range(12)))
+    assert sorted(got) == sorted(other.batch(k, 2)[0].tobytes() for k in range(12))
 
 
-def test_grey_augmentation_follows_its_formula():
-    image = np.random.default_rng(0).random((2, 3, 4, 5), np.float32)
-    new = grey_augment(image, [1], np.random.default_rng(7))
-    a, c, g = np.random.default_rng(7).random(3)
-    expected = np.clip(image[1].astype(float) * (1 + 0.3 * (a - 0.5)) + 0.3 * (c - 0.5), 0, 1) ** 2 ** (2 * g - 1)
-    np.testing.assert_allclose(new[1], expected, rtol=1e-5)
-    assert np.array_equal(new[0], image[0]) and not np.array_equal(new[1], image[1])
+def test_without_a_seed_each_is_different_and_tells_its_own(plain):
+    x, target = nodes()
+    a, b = (BatchCreatorImage(x, target, **plain) for _ in range(2))
+    assert a.seed != b.seed
+    again = BatchCreatorImage(x, target, seed=a.seed, **plain)
+    assert np.array_equal(a.sample(3)[0], again.sample(3)[0])
 
 
-def test_wrong_data_are_named(tmp_path):
-    x, target = nodes((1, 4, 4), (1, 2, 2), (5, 13, 13))
-    raw, lab = coded((12, 30, 32), (8, 20, 22))
-    good = write(tmp_path, [raw], [lab])
-    cases = [(dict(d_files=[("none.h5", "raw")]), FileNotFoundError, "(?s)missing.*none.h5.*synthetic"),
-             (dict(d_files=[("raw_0.h5", "rew")]), KeyError, "no data set 'rew'; available"),
-             (dict(l_files=[]), ValueError, "needs l_files"),
-             (dict(valid_cubes=[3]), ValueError, "not all among the 1 cubes"),
-             (dict(valid_cubes=[0]), ValueError, "none is left"), (dict(cube_prios=[1, 2]), ValueError, "one value per")]
+# -- values ----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("dtype, top", [("uint8", 255), ("uint16", 65535), ("float32", 1), ("float64", 1), ("float16", 1)])
+def test_images_stay_as_stored_and_are_scaled_when_cut(dtype, top, tmp_path):
+    x, target = nodes()
+    raw = np.full((8, 20, 20), top, dtype)
+    data = BatchCreatorImage(x, target, **write(tmp_path, [raw], [np.zeros((8, 20, 20), np.int16)]))
+    assert data.train_d[0].dtype == ("float32" if "float" in dtype else dtype) and data.train_l[0].dtype == np.int16
+    image, labels = data.sample(0)
+    assert np.all(image == 1) and image.dtype == np.float32 and labels.dtype == np.int32
+
+
+def test_labels_of_any_type(tmp_path, log):
+    raw = np.zeros((8, 20, 20), np.uint8)
+    for dtype in ("bool", "int8", "uint8", "uint16", "int64", "float32", "float64", ">i4"):
+        x, target = nodes()
+        data = BatchCreatorImage(x, target, **write(tmp_path, [raw], [np.ones((8, 20, 20), dtype)]))
+        assert np.all(data.sample(0)[1] == 1) and data.sample(0)[1].dtype == np.int32
+    sparse = np.full((8, 20, 20), np.nan)
+    sparse[:, ::3] = 3
+    for wanted in ("int32", "float32", "int16"):
+        x, target = nodes(dtype=wanted)
+        data = BatchCreatorImage(x, target, **write(tmp_path, [raw], [sparse]))
+        labels = data.sample(0)[1]
+        assert set(np.unique(labels)) == {-666, 3} and labels.dtype == wanted
+        assert data.n_labelled_pixel == 8 * 7 * 20
+    ids = np.full((8, 20, 20), 2 ** 25 + 1)
+    x, target = nodes()
+    assert BatchCreatorImage(x, target, **write(tmp_path, [raw], [ids])).sample(0)[1].max() == 2 ** 25 + 1
+    assert not any("lose digits" in message for _, message in log)
+    BatchCreatorImage(*nodes(dtype="float32"), **write(tmp_path, [raw], [ids]))
+    assert any("lose digits in float32" in message for _, message in log)
+    for labels, dtype, message in ((ids, "int16", "labels of 33554433 to 33554433 do not fit into the target's int16"),
+                                   (-ids, "uint8", "do not fit"), (sparse, "int8", "NaN becomes -666"),
+                                   (sparse / 2, "int16", "no whole numbers")):
+        with pytest.raises(ValueError, match=message):
+            BatchCreatorImage(*nodes(dtype=dtype), **write(tmp_path, [raw], [labels]))
+
+
+def test_probabilities_are_interpolated_where_asked_for(tmp_path, rng):
+    raw = np.zeros((10, 30, 30), np.uint8)
+    probs = np.stack((p := rng.integers(0, 2, (10, 30, 30)), 1 - p)).astype(np.float32)
+    x, target = nodes((1, 1, 1), (1, 1, 1), (3, 9, 9), dtype="float32")
+    files = write(tmp_path, [raw], [probs])
+    blends = {}
+    for discrete in (None, [], [1]):
+        data = BatchCreatorImage(x, target, target_discrete_ix=discrete, seed=0, **files)
+        labels = data.sample(0, warp=1)[1]
+        blends[str(discrete)] = [bool(np.any(channel % 1)) for channel in labels]
+        assert discrete == [1] or np.allclose(labels.sum(0), 1)
+    assert blends == {"None": [False, False], "[]": [True, True], "[1]": [True, False]}
+    with pytest.raises(ValueError, match="target node has int32. Give it dtype='float32'"):
+        BatchCreatorImage(*nodes((1, 1, 1), (1, 1, 1), (3, 9, 9)), target_discrete_ix=[], **files)
+
+
+def test_vectors_turn_with_the_patch(tmp_path):
+    """A field that points along x in the labels points to where x lies in the patch."""
+    raw, _ = coded((12, 40, 40), (12, 40, 40))
+    field = np.zeros((3, 12, 40, 40), np.float32)
+    field[1] = 1
+    x, target = nodes((1, 1, 1), (1, 1, 1), (3, 9, 9), 3, "float32")
+    data = BatchCreatorImage(x, target, target_vec_ix=[(0, 1, 2)], seed=0, aniso_factor=1, **write(tmp_path, [raw], [field]))
+    for k in range(12):
+        image, vectors = data.sample(k, warp=0.5, warp_args=dict(lock_z=False, warp_amount=0.2))
+        where, to = vectors[:, 1, 4, 4], []
+        for axis in range(3):  # x grows along the vector, by one voxel: its gradient times the vector is 1
+            after, before = np.array((1, 4, 4)), np.array((1, 4, 4))
+            after[axis] += 1
+            before[axis] -= 1
+            to.append((image[(1, *after)] - image[(1, *before)]) / 2)
+        assert abs(np.dot(to, where) - 1) < 1e-3
+    with pytest.raises(ValueError, match="no single direction under perspective"):
+        data.getbatch(warp=1, warp_args={"perspective": True})
+
+
+def test_affinities_shifts_and_lazy_masks(tmp_path, plain, rng):
+    default = BatchCreatorImage(*nodes(), **plain).getbatch(ret_ll_mask=True)
+    assert np.array_equal(default[2], [[1]]) and np.array_equal(default[3], [[0]])
+    labs = [rng.integers(0, 4, (10, 30, 34)).astype(np.int16) for _ in range(3)]
+    masks = [np.array([[1, 0, i], [0, 1, 0]]) for i in range(3)]
+    files = write(tmp_path, [np.zeros((14, 40, 44), np.uint8)] * 3, labs, ll_mask=masks)
+    x, target = nodes((3, 4, 4), (1, 2, 2))
+    data = BatchCreatorImage(x, target, seed=0, **files)
+    _, dense = data.batch(0, 2, force_dense=True)
+    _, strided = data.batch(0, 2)
+    assert np.array_equal(strided, dense[:, :, :, ::2, ::2])
+    _, aff, seg, labelled, absent = data.batch(0, 2, affinities="malis", ret_ll_mask=True)
+    assert aff.shape == (2, 3, 3, 5, 5) and seg.shape == (2, 1, 3, 5, 5)
+    assert {a.dtype for a in (aff, seg, labelled, absent)} == {np.dtype(np.int16)}
+    same = (strided[:, 0, :, :, 1:] == strided[:, 0, :, :, :-1]) & (strided[:, 0, :, :, 1:] > 0)
+    assert np.array_equal(aff[:, 2, :, :, :-1], same)
+    assert len(data.batch(0, 2, affinities="affinity")) == 2
+    assert np.array_equal(data.batch(0, 2, affinities="affinity")[1], aff)
+    assert labelled.shape == (2, 3) and np.array_equal(absent, [[0, 1, 0]] * 2)
+    shifted = data.batch(0, 2, nhood_targets=[(0, 0, 1), (0, -1, 0)])[1]
+    assert np.array_equal(shifted, make_nhood_targets(dense, [(0, 0, 1), (0, -1, 0)])[:, :, :, ::2, ::2])
+    assert data.batch(0, 2, nhood_targets=True, force_dense=True)[1].shape == (2, 7, 3, 9, 9)
+
+
+def test_places_with_few_labels_are_drawn_again(plain, log):
+    x, target = nodes()
+    plain.update(d_files=plain["d_files"][1:2], l_files=plain["l_files"][1:2])
+    data = BatchCreatorImage(x, target, seed=0, **plain)
+    missing = [np.mean(data.sample(k)[1] < 0) for k in range(30)]
+    assert np.mean(np.array(missing) > 0.2) > 0.5
+    for k in range(30):
+        _, labels = data.sample(k, ignore_thresh=0.2, force_dense=True)
+        assert np.mean(labels < 0) <= 0.2
+        assert labels.shape == (1, 5, 9, 9) and data.sample(k, ignore_thresh=0.2)[1].shape == (1, 5, 5, 5)
+    assert not any(level == "WARNING" and "ignore_thresh" in m for level, m in log)
+    with h5py.File(plain["l_path"] / "lab_1.h5", "a") as f:
+        f["lab"][:] = -1
+        f["lab"][0, 0, 0] = 1
+    data = BatchCreatorImage(x, target, seed=0, **plain)
+    for k in range(3):
+        data.sample(k, ignore_thresh=0.1)
+    assert sum("Raise ignore_thresh" in m for _, m in log) == 1
+    with h5py.File(plain["l_path"] / "lab_1.h5", "a") as f:
+        f["ll_mask"] = np.ones((2, 4), np.int16)  # classes that are surely absent are labels, too
+    BatchCreatorImage(x, target, seed=0, **plain).sample(0, ignore_thresh=0.1)
+    assert sum("Raise ignore_thresh" in m for _, m in log) == 1
+
+
+def test_cubes_are_drawn_by_their_weights(tmp_path):
+    raws = [np.full((8, 20, 20), v, np.uint8) for v in (0, 51, 102, 153, 204)]
+    files = write(tmp_path, raws, [r.astype(np.int16) for r in raws])
+    data = BatchCreatorImage(*nodes(), valid_cubes=[1, 3], cube_prios=[1, 0, 3], seed=0, **files)
+    drawn = [int(data.sample(k)[1].max()) for k in range(400)]
+    assert set(drawn) == {0, 204} and 0.68 < np.mean(np.array(drawn) == 204) < 0.82
+    assert {int(data.sample(k, "valid")[1].max()) for k in range(30)} == {51, 153}
+
+
+def test_grey_values_are_augmented_in_training_only(plain):
+    x, target = nodes()
+    data = BatchCreatorImage(x, target, seed=0, valid_cubes=[2], **plain)
+    for options in (dict(grey_augment_channels=[0]), dict(nga_blur_noise_probability=1), dict(blurry_blobs_probability=1),
+                    dict(noisy_random_erasing_probability=1, noisy_random_erasing_args=dict(blob_size_range=(2, 8))),
+                    dict(uniform_random_erasing_probability=1, uniform_random_erasing_args=dict(value=0.25))):
+        assert not np.array_equal(data.sample(0)[0], data.sample(0, **options)[0])
+        assert np.array_equal(data.sample(0)[1], data.sample(0, **options)[1])
+        assert np.array_equal(data.sample(0, "valid")[0], data.sample(0, "valid", **options)[0])
+    assert np.array_equal(data.sample(0)[0], data.sample(0, grey_augment_channels=[])[0])
+
+
+# -- warps that do not fit -------------------------------------------------------------------------------
+def test_warps_that_never_fit_end_in_a_plain_sample_and_one_warning(tmp_path, rng, log):
+    raw = rng.integers(0, 256, (6, 14, 14), dtype=np.uint8)
+    x, target = nodes()
+    data = BatchCreatorImage(x, target, seed=0, **write(tmp_path, [raw], [raw.astype(np.int16)]))
+    options = dict(warp=1, warp_args=dict(sample_aniso=False, lock_z=False))
+    images = [data.sample(k, **options)[0] for k in range(3)]
+    assert all(image.shape == (1, 5, 13, 13) for image in images)
+    warnings = [m for level, m in log if level == "WARNING" and "in a row fell outside" in m]
+    assert len(warnings) == 1 and f"{MAX_DRAWS} warps" in warnings[0] and "smaller warp_amount" in warnings[0]
+    assert data.n_failed_warp >= MAX_DRAWS
+    assert data.warp_stats.startswith(f"{data.n_successful_warp} warps succeeded and {data.n_failed_warp} failed")
+
+
+def test_warped_is_what_was_asked_for(plain):
+    x, target = nodes()
+    data = BatchCreatorImage(x, target, seed=0, **plain)
+    data.getbatch(20)
+    assert (data.n_successful_warp, data.n_failed_warp) == (0, 0) and "0 warps succeeded" in data.warp_stats
+    data.getbatch(100, warp=0.3, warp_args={"warp_amount": 0.2})
+    assert 15 < data.n_successful_warp < 45
+    before = data.n_successful_warp
+    data.getbatch(10, warp=True, warp_args={"warp_amount": 0.2})
+    assert data.n_successful_warp == before + 10 and "% success" in data.warp_stats
+
+
+# -- files -----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("channels", [False, True])
+def test_axes_xyz_and_streamed_files_give_the_same_samples(stream, channels, plain, tmp_path):
+    x, target = nodes()
+    wanted = BatchCreatorImage(x, target, seed=0, valid_cubes=[0], **plain)
+    for kind, key in (("raw", "raw"), ("lab", "lab")):
+        for i in range(3):
+            with h5py.File(tmp_path / f"{kind}_{i}.h5", "a") as f:
+                array = np.moveaxis(f[key][()], 0, -1)
+                f.create_dataset("xyz", data=array[None] if channels else array, compression="gzip")
+    files = {k: [(name, "xyz") for name, _ in v] if k.endswith("files") else v for k, v in plain.items()}
+    data = BatchCreatorImage(x, target, seed=0, valid_cubes=[0], zxy=False, h5stream=stream, **files)
+    assert [a.shape for a in data.train_d] == [(1, 14, 40, 44)] * 2
+    for k in range(6):
+        for a, b in zip(wanted.sample(k, warp=0.5), data.sample(k, warp=0.5)):
+            assert np.array_equal(a, b)
+    assert isinstance(data.train_d[0], np.ndarray) != stream
+    plain_stream = BatchCreatorImage(x, target, seed=0, valid_cubes=[0], h5stream=True, **plain)
+    assert np.array_equal(wanted.batch(2, 2, warp=1)[0], plain_stream.batch(2, 2, warp=1)[0])
+    with ThreadPoolExecutor(4) as pool:
+        assert len(list(pool.map(lambda k: plain_stream.batch(k, 2, warp=1), range(8)))) == 8
+
+
+def test_what_cannot_be_used_is_noted(tmp_path, log):
+    raw = np.zeros((21, 30, 30), np.uint8)
+    lab = np.zeros((21, 28, 20), np.int16)
+    BatchCreatorImage(*nodes((3, 8, 8), (1, 1, 1), (15, 15, 15)), **write(tmp_path, [raw], [lab]))
+    notes = [m for _, m in log if m.startswith("NOTE")]
+    assert any("raw_0.h5" in m and "axis z: 1 voxels at the lower and 1 at the upper end of the 21" in m for m in notes)
+    assert any("axis x: 2 voxels at the lower and 3 at the upper" in m for m in notes)
+    assert any("axis z: there are only 7 positions for patches of 15 voxels in 21" in m for m in notes)
+    assert len(notes) == 3
+    assert any("1-target Data Set" in m for _, m in log)
+
+
+def test_wrong_data_are_named(tmp_path, plain):
+    x, target = nodes()
+    first = dict(d_files=plain["d_files"][:1], l_files=plain["l_files"][:1])
+    cases = [(dict(d_files=[("none.h5", "raw")] * 3), FileNotFoundError, "(?s)missing.*none.h5.*data.synthetic"),
+             (dict(d_path=tmp_path / "neuro_data_zxy"), FileNotFoundError,
+              "(?s)raw_0.h5.*raw_2.h5.*data.download.*http://elektronn.org/downloads/neuro_data_zxy.zip"),
+             (dict(d_files=[("raw_0.h5", "rew")] * 3), KeyError, r"no data set 'rew'; available: \['raw'\]"),
+             (dict(d_files=["raw_0.h5"] * 3), ValueError, "d_files must be a list of"),
+             (dict(l_files=[]), ValueError, "needs l_files"), (dict(d_path=None), ValueError, "needs d_path"),
+             (dict(target_node=None), ValueError, "needs target_node"),
+             (dict(d_files=plain["d_files"][:2]), ValueError, "2 image files but 3 label files"),
+             (dict(valid_cubes=[3]), ValueError, "not all among the 3 cubes"),
+             (dict(valid_cubes=2), ValueError, "list of cube numbers"),
+             (dict(valid_cubes=[0, 1, 2]), ValueError, "none is left"),
+             (dict(cube_prios=[1, 2]), ValueError, "one value per"),
+             (dict(cube_prios=[0, 0, 0]), ValueError, "not be negative, and not all 0"),
+             (dict(border_mode="mirrored"), ValueError, "Did you mean 'mirror'"), (dict(seed=-1), ValueError, "at least 0"),
+             (dict(aniso_factor=0), ValueError, "above 0"),
+             (dict(target_vec_ix=[(0, 1, 2)]), ValueError, r"channels \[1, 2\] of labels that have 1"),
+             (dict(target_discrete_ix=[1]), ValueError, r"channels \[1\] of labels")]
     for change, kind, message in cases:
         with pytest.raises(kind, match=message):
-            BatchCreatorImage(x, target, **{**good, **change})
+            BatchCreatorImage(**{"input_node": x, "target_node": target, **plain, **change})
+    with pytest.raises(ValueError, match=r"images have 1 channels, but the input node is"):
+        BatchCreatorImage(*nodes(n_f=2), **plain)
+    with pytest.raises(ValueError, match="Batches have axes b,f,z,x,y, but"):
+        BatchCreatorImage(nm.Input((1, 5, 1, 13, 13), "b,z,f,x,y"), target, **plain)
+    with pytest.raises(ValueError, match="2 or 3 spatial axes"):
+        BatchCreatorImage(nm.Input((1, 1, 13), "b,f,x"), target, **plain)
+    with pytest.raises(ValueError, match="leaves its size open"):
+        BatchCreatorImage(nm.Input((1, 1, 5, None, 13), "b,f,z,x,y"), target, **plain)
+    (tmp_path / "raw_0.h5").write_bytes((tmp_path / "raw_0.h5").read_bytes()[:5000])
+    with pytest.raises(OSError, match=r"raw_0.h5 cannot be read as h5"):
+        BatchCreatorImage(x, target, **{**plain, **first})
+
+
+def test_shapes_that_do_not_go_together_are_named(tmp_path):
+    x, target = nodes((3, 4, 4), (1, 2, 2))
+    raw, lab = np.zeros((12, 30, 32), np.uint8), np.zeros((8, 20, 22), np.int16)
+    cases = [([raw], [lab[:-1]],
+              r"Cube 0 \(raw_0.h5, lab_0.h5\), axis z: the labels \(7\) cannot be centred in the image \(12\)"),
+             ([raw, raw[:4]], [lab, lab[:4]], r"Cube 1 .*, axis z: the patch \(5\) is larger than the image \(4\)"),
+             ([raw[..., :20]], [lab], r"axis y: the labels \(22\) are longer than the image \(20\)"),
+             ([raw], [lab[:2]], r"axis z: no patch of 5 voxels .* \(voxels 1 to 3 of the patch\) in the labels \(2"),
+             ([raw, np.stack([raw] * 2)], [lab, lab], r"equally many image channels; they have \[1, 2\]"),
+             ([raw, raw], [lab, np.stack([lab] * 2)], r"equally many label channels; they have \[1, 2\]"),
+             ([raw[None, None]], [lab], "has shape .* but volumes have axes")]
+    for raws, labs, message in cases:
+        with pytest.raises(ValueError, match=message):
+            BatchCreatorImage(x, target, **write(tmp_path, raws, labs))
+    with pytest.raises(TypeError, match=r"Cube 0 .*int16 has no known scale"):
+        BatchCreatorImage(x, target, **write(tmp_path, [raw.astype(np.int16)], [lab]))
+    with pytest.raises(ValueError, match="ll_mask in .*lab_0.h5 must have shape"):
+        BatchCreatorImage(x, target, **write(tmp_path, [raw], [lab], ll_mask=[np.ones(3)]))
+
+
+def test_wrong_arguments_of_batches_are_named(plain):
+    x, target = nodes()
+    data = BatchCreatorImage(x, target, valid_cubes=[2], **plain)
+    assert list(inspect.signature(data.getbatch).parameters)[2:-1] == OPTIONS
+    cases = [(dict(wrap=1), TypeError, "no argument 'wrap'. Did you mean 'warp'"),
+             (dict(warp_args=dict(warp_amonut=1)), TypeError, "Did you mean 'warp_amount'"),
+             (dict(warp_args=dict(target_ps=1)), TypeError, "warp_args has no argument 'target_ps'"),
+             (dict(blurry_blobs_args=dict(difuseness=1)), TypeError, "Did you mean 'diffuseness'"),
+             (dict(uniform_random_erasing_args=dict(data=1)), TypeError, "no argument 'data'"),
+             (dict(warp=2), ValueError, "warp must be True, False or a number in 0..1"),
+             (dict(ignore_thresh="no"), ValueError, "ignore_thresh must be"),
+             (dict(blurry_blobs_probability=-1), ValueError, "blurry_blobs_probability must be"),
+             (dict(affinities="malice"), ValueError, "'malis' or 'affinity'"),
+             (dict(affinities="malis", nhood_targets=True), ValueError, "exclude each other"),
+             (dict(grey_augment_channels=[1]), ValueError, r"channels \[1\] of images that have 1"),
+             (dict(source="test"), ValueError, "'train' or 'valid'"), (dict(batch_size=0), ValueError, "at least 1")]
+    for options, kind, message in cases:
+        with pytest.raises(kind, match=message):
+            data.getbatch(**options)
+        if not {"source", "batch_size"} & set(options):
+            with pytest.raises(kind, match=message):
+                data.sample(0, **options)
+    known = inspect.signature(get_warped_slice).parameters
+    assert data.getbatch(warp=1, warp_args={k: known[k].default for k in WARP_ARGS})
     with pytest.raises(ValueError, match="no validation cubes"):
-        BatchCreatorImage(x, target, **good).sample(0, "valid")
-    with pytest.raises(ValueError, match="'train' or 'valid'"):
-        BatchCreatorImage(x, target, **good).getbatch(source="test")
-    odd = write(tmp_path, [raw], [lab[:-1]])
-    with pytest.raises(ValueError, match=r"Cube 0, axis z: labels \(7\) must be centred in the image \(12\)"):
-        BatchCreatorImage(x, target, **odd)
-    small = write(tmp_path, [raw[:4]], [lab[:4]])
-    with pytest.raises(ValueError, match=r"Cube 0, axis z: no patch of 5 voxels"):
-        BatchCreatorImage(x, target, **small)
-    flat = SimpleNamespace(shape=nm.Input((1, 1, 13, 13), "b,f,x,y").shape)
-    with pytest.raises(ValueError, match="three spatial axes"):
-        BatchCreatorImage(flat, flat, **good)
+        BatchCreatorImage(x, target, **plain).sample(0, "valid")
+    flat = BatchCreatorImage(*nodes((4, 4), (2, 2), (13, 13)), **plain)
+    for options in (dict(affinities="malis"), dict(nhood_targets=True)):
+        with pytest.raises(NotImplementedError, match="this one is 2-D"):
+            flat.getbatch(**options)
+
+
+# -- one label per image ---------------------------------------------------------------------------------
+def scalar_nodes(shape, n=1, dtype="float32"):
+    x = nm.Input((1, 1, *shape), "b,f,z,x,y" if len(shape) == 3 else "b,f,x,y")
+    return x, nm.Input((1, n), "b,f", dtype=dtype)
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 6), (6, 6)])
+@pytest.mark.parametrize("mode", ["crop", "mirror", "0-pad"])
+def test_images_with_one_label(shape, mode, tmp_path, rng):
+    sizes = [6] * len(shape) if mode == "crop" else [3] * len(shape)
+    images = [rng.integers(0, 256, sizes, dtype=np.uint8) for _ in range(4)]
+    files = write(tmp_path, images, [np.float32(i) for i in range(4)])
+    data = BatchCreatorImage(*scalar_nodes(shape), border_mode=mode, valid_cubes=[3], seed=0, **files)
+    assert data.mode == "img-scalar"
+    batch = data.getbatch(6, grey_augment_channels=[], force_dense=True)
+    assert batch[0].shape == (6, 1, *shape) and batch[0].dtype == np.float32 and batch[1].shape == (6, 1)
+    assert set(data.getbatch(40)[1].ravel()) == {0, 1, 2}
+    image, label = data.sample(0, "valid")
+    wanted = fit_border(images[3][None], shape, mode).astype(np.float32) / np.float32(255)
+    assert label == 3 and np.array_equal(image, wanted)
+    orientations = {data.sample(k, flip=False)[0].tobytes() for k in range(40)}
+    assert len(orientations) == 3 and len({data.sample(k)[0].tobytes() for k in range(40)}) > 3
+
+
+def test_wrong_images_with_one_label_are_named(tmp_path):
+    images = [np.zeros((6, 6, 6), np.uint8)] * 2
+    vector = write(tmp_path, images, [np.arange(2)] * 2)
+    data = BatchCreatorImage(*scalar_nodes((4, 6, 6), 2, "int16"), **vector)
+    assert np.array_equal(data.getbatch(2)[1], [[0, 1]] * 2) and data.getbatch(2)[1].dtype == np.int16
+    with pytest.raises(ValueError, match="labels with spatial axes"):
+        data.getbatch(warp=1)
+    with pytest.raises(ValueError, match=r"leaves the image at \(1, 6, 6, 6\), but the input needs \(4, 6, 6\)"):
+        BatchCreatorImage(*scalar_nodes((4, 6, 6), 2), border_mode="keep", **vector)
+    with pytest.raises(ValueError, match="leaves the image at"):
+        BatchCreatorImage(*scalar_nodes((8, 6, 6), 2), **vector)
+    with pytest.raises(ValueError, match="labels have 2 values per image"):
+        BatchCreatorImage(*scalar_nodes((4, 6, 6), 1), **vector)
+    with pytest.raises(ValueError, match="h5stream, target_vec_ix"):
+        BatchCreatorImage(*scalar_nodes((4, 6, 6), 2), h5stream=True, **vector)
+    with pytest.raises(ValueError, match="a number or a vector, but it has shape"):
+        BatchCreatorImage(*scalar_nodes((4, 6, 6), 2), **write(tmp_path, images, [np.zeros((2, 2))] * 2))
+
+
+def test_threads_are_left_to_others_in_workers(plain, monkeypatch):
+    """A batch that is made in a thread of the trainer starts no threads of its own."""
+    asked = []
+
+    def spy(*args, n_threads, **kwargs):
+        asked.append(n_threads)
+        return get_warped_slice(*args, n_threads=n_threads, **kwargs)
+    monkeypatch.setattr(cnndata, "get_warped_slice", spy)
+    data = BatchCreatorImage(*nodes(), seed=0, **plain)
+    data.getbatch()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(data.getbatch).result()
+    assert asked == [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), 1]
+
+
+def test_nodes_need_not_be_of_a_model(plain):
+    x, target = nodes()
+    stand_ins = [SimpleNamespace(shape=n.shape, output=SimpleNamespace(dtype=np.int16)) for n in (x, target)]
+    assert BatchCreatorImage(*stand_ins, **plain).getbatch()[1].dtype == np.int16

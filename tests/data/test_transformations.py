@@ -161,8 +161,8 @@ def test_channels_are_discrete_or_linear_or_vectors(rng):
     whole = (target * 9).astype(np.int16)
     turned = warp_slice(image, ps, matrix, whole, ps, target_vec_ix=[[0, 1, 2]])[1]
     assert turned.dtype == np.float32
-    np.testing.assert_allclose(turned[:3], np.einsum("ij,jzxy->izxy", matrix[:3, :3], whole[:3, *np.rint(where).astype(int)]),
-                               atol=1e-4)
+    wanted = np.einsum("ij,jzxy->izxy", matrix[:3, :3], whole[:3, *np.rint(where).astype(int)])
+    np.testing.assert_allclose(turned[:3], wanted, atol=1e-4)
     with pytest.raises(ValueError, match="no single direction under perspective"):
         warp_slice(image, ps, random_matrix(rng, ps, (5.2, 14.9, 15.3), True), target, ps, target_vec_ix=[(1, 2, 3)])
 
@@ -225,7 +225,8 @@ def coded(shape):
 
 
 @pytest.mark.parametrize("arguments", [
-    dict(warp_amount=0), dict(warp_amount=0, lock_z=False, aniso_factor=1), dict(), dict(perspective=True), dict(no_x_flip=True),
+    dict(warp_amount=0), dict(warp_amount=0, lock_z=False, aniso_factor=1), dict(), dict(perspective=True),
+    dict(no_x_flip=True),
     dict(lock_z=False, warp_amount=0.3, perspective=True), dict(sample_aniso=False, aniso_factor=3), dict(flip=False),
 ], ids=str)
 @pytest.mark.parametrize("ps, off, strides, n", [((5, 13, 13), (1, 4, 4), (1, 2, 2), (3, 3, 3)),
@@ -238,8 +239,9 @@ def test_target_and_image_tell_the_same_place(arguments, ps, off, strides, n):
     target_ps = tuple(s * (m - 1) + 1 for s, m in zip(strides, n))
     seen = set()
     for seed in range(25):
-        patch, target = get_warped_slice(image, ps, target=label, target_ps=target_ps, target_off=off, target_strides=strides,
-                                         target_discrete_ix=[], rng=np.random.default_rng(seed), **arguments)
+        patch, target = get_warped_slice(image, ps, target=label, target_ps=target_ps, target_off=off,
+                                         target_strides=strides, target_discrete_ix=[], rng=np.random.default_rng(seed),
+                                         **arguments)
         part = tuple(slice(o, o + m, s) for o, m, s in zip(off, target_ps, strides))
         np.testing.assert_allclose(target, patch[(slice(None), *part)], atol=2e-4)
         step = patch[:, 0, -1, 0] - patch[:, 0, 0, 0]

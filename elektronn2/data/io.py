@@ -1,0 +1,91 @@
+"""Volumes in h5 files, read as a whole or in part, with errors that name the file."""
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from elektronn2.data.transformations import xyz2zxy
+
+
+class Volume:
+    """A data set of an h5 file with axes (f, z, x, y), read where it is indexed with four slices.
+
+    ``zxy``: False if the axes of the file are ([f,] x, y, z). KeyError for an unknown data set, OSError for a broken file,
+    and ValueError if it has not 2 to 4 axes.
+    """
+
+    def __init__(self, path, key, zxy=True):
+        self.path, self.dataset = path, open_dataset(path, key)
+        n, shape = self.dataset.ndim, self.dataset.shape
+        if n not in (2, 3, 4):
+            raise ValueError(f"{path}: {key!r} has shape {shape}, but volumes have axes (z, x, y) or (f, z, x, y).")
+        self.transposed = not zxy and n > 2
+        shape = (*shape[:-3], shape[-1], *shape[-3:-1]) if self.transposed else shape
+        self.shape, self.dtype = (1,) * (4 - n) + shape, self.dataset.dtype
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, box):
+        stored = box[4 - self.dataset.ndim:]
+        if self.transposed:
+            stored = (*stored[:-3], *stored[-2:], stored[-3])
+        try:
+            array = self.dataset[stored]
+        except OSError as error:
+            raise OSError(f"{self.path} cannot be read: {error}. Copy or make the file again.") from error
+        array = xyz2zxy(array) if self.transposed else array
+        return array[(None,) * (4 - array.ndim)]
+
+    def load(self):
+        """All of it, contiguous, in native byte order, floats as float32; the file is closed."""
+        dtype = {"f": np.float32, "b": np.uint8}.get(self.dtype.kind, self.dtype.newbyteorder("="))
+        array = np.ascontiguousarray(self[(slice(None),) * 4], dtype)
+        self.dataset.file.close()
+        return array
+
+
+def open_dataset(path, key):
+    """A data set, open for reading. OSError naming a broken file, KeyError listing what there is."""
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise OSError(f"{path} cannot be read as h5: {error}. It is broken or of another kind: copy or make it "
+                      "again.") from error
+    if not isinstance(file.get(key), h5py.Dataset):
+        available = sorted(file)
+        file.close()
+        raise KeyError(f"{path} has no data set {key!r}; available: {available}.")
+    return file[key]
+
+
+def read_ll_mask(where, labels):
+    """Masks for lazy labels from beside a :class:`Volume`, int16 (2, n): which classes are labelled, which surely absent."""
+    file = labels.dataset.file
+    if "ll_mask" not in file:
+        return np.repeat(np.array([[1], [0]], np.int16), len(labels), 1)
+    mask = file["ll_mask"][()]
+    if mask.ndim != 2 or len(mask) != 2:
+        raise ValueError(f"{where}: ll_mask in {labels.path} must have shape (2, n_classes), got {mask.shape}.")
+    return mask.astype(np.int16)
+
+
+def file_pairs(name, folder, files):
+    """[(path, name of the data set)] from a folder and [(file name, name of the data set)]; ``name`` is for the error."""
+    try:
+        return [(Path(folder).expanduser() / file, key) for file, key in files]
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a list of (file name, name of the data set), got {files!r}.") from None
+
+
+def check_files(paths):
+    """Raise FileNotFoundError, listing all that are missing and how to get them."""
+    absent = [str(path) for path in paths if not path.is_file()]
+    if not absent:
+        return
+    hint = ""
+    if any("neuro_data_zxy" in path for path in absent):
+        hint = ("\nTo get the neuro_data_zxy volumes: python -m elektronn2.data.download, or unpack "
+                "http://elektronn.org/downloads/neuro_data_zxy.zip into ~/neuro_data_zxy.")
+    raise FileNotFoundError("These data files are missing:\n  " + "\n  ".join(absent) + hint
+                            + "\nCheck d_path and l_path, or make volumes: python -m elektronn2.data.synthetic PATH")
