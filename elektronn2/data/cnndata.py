@@ -93,9 +93,10 @@ class BatchCreatorImage:
         if self.seed < 0:
             raise ValueError(f"seed must be at least 0, got {seed}.")
         self.target_vec_ix, self.target_discrete_ix = target_vec_ix, target_discrete_ix
+        self._next, self._lock, self._warned = {"train": 0, "valid": 0}, threading.Lock(), set()
         self._take_geometry(input_node, target_node)
         self._read(file_pairs("d_files", d_path, d_files), file_pairs("l_files", l_path, l_files), valid_cubes)
-        self._check_channels(input_node.shape, target_node.shape)
+        self._check_channels(target_node.shape)
         prios = [np.prod(c.labels.shape) for c in self._cubes["train"]] if cube_prios is None else list(cube_prios)
         if len(prios) != len(self.train_d):
             raise ValueError(f"cube_prios needs one value per training cube ({len(self.train_d)}), got {len(prios)}.")
@@ -103,7 +104,6 @@ class BatchCreatorImage:
             raise ValueError(f"cube_prios must not be negative, and not all 0; got {prios}.")
         self.cube_prios = np.array(prios, float) / np.sum(prios)
         self.n_successful_warp = self.n_failed_warp = 0
-        self._next, self._lock, self._warned = {"train": 0, "valid": 0}, threading.Lock(), set()
         logger.info("%s", self)
 
     # -- what is read ----------------------------------------------------------------------------
@@ -119,7 +119,7 @@ class BatchCreatorImage:
                              f"{target}. Give the nodes this order of axes.")
         if None in source.spatial_shape:
             raise ValueError(f"The input {source} leaves its size open: patches need a fixed one.")
-        self.mode = "img-img" if target.ndim else "img-scalar"
+        self.mode, self.n_f = "img-img" if target.ndim else "img-scalar", source["f"]
         self.patch_size = np.array(source.spatial_shape)
         self.strides, self.offsets = np.array(target.strides), np.array(target.offsets)
         if self.strides.dtype == object:
@@ -130,9 +130,10 @@ class BatchCreatorImage:
 
     def _volume_geometry(self):
         """Patch size, offsets, strides and target size on the axes (z, x, y), also of a 2-D network."""
-        lead = [] if self.ndim == 3 else [1]
-        return [tuple(map(int, (*(one * first for one in lead), *values))) for first, values in (
-            (1, self.patch_size), (0, self.offsets), (1, self.strides), (1, self.target_ps))]
+        geometry = [self.patch_size, self.offsets, self.strides, self.target_ps]
+        if self.ndim == 2:
+            geometry = [(z, *values) for z, values in zip((1, 0, 1, 1), geometry)]
+        return [tuple(map(int, values)) for values in geometry]
 
     def _read(self, d_files, l_files, valid_cubes):
         check_files([path for path, _ in d_files + l_files])
@@ -148,20 +149,20 @@ class BatchCreatorImage:
         pairs = enumerate(zip(d_files, l_files))
         cubes = [read(f"Cube {i} ({d[0].name}, {lab[0].name})", d, lab)
                  for i, (d, lab) in tqdm(pairs, "Reading", len(d_files), unit="cube", delay=2, leave=False)]
-        for what, counts in (("image", [len(c.image) for c in cubes]), ("label", [len(c.labels) for c in cubes])):
-            if len(set(counts)) > 1:
-                raise ValueError(f"All cubes must have equally many {what} channels; they have {counts}, in this order.")
+        counts = [len(c.labels) for c in cubes]
+        if len(set(counts)) > 1:
+            raise ValueError(f"All cubes must have equally many label channels; they have {counts}, in this order.")
         self._cubes = {"train": [c for i, c in enumerate(cubes) if i not in valid],
                        "valid": [c for i, c in enumerate(cubes) if i in valid]}
         self.train_d, self.valid_d = ([c.image for c in self._cubes[source]] for source in ("train", "valid"))
         self.train_l, self.valid_l = ([c.labels for c in self._cubes[source]] for source in ("train", "valid"))
-        self.n_f, self.t_n_f = len(cubes[0].image), len(cubes[0].labels)
+        self.t_n_f = counts[0]
         self.n_labelled_pixel = int(sum(np.prod(c.labels.shape[1:]) if self.h5stream else np.count_nonzero(c.labels[0] >= 0)
                                         for c in cubes))
 
     def _read_volumes(self, where, d_file, l_file):
         image, labels = (Volume(path, key, self.zxy) for path, key in (d_file, l_file))
-        _check_scale(where, image.dtype)
+        self._check_image(where, image)
         patch, offsets, _, target_ps = self._volume_geometry()
         check_fit(where, image.shape[1:], labels.shape[1:], patch, offsets, target_ps)
         mask = read_ll_mask(where, labels)
@@ -172,9 +173,11 @@ class BatchCreatorImage:
 
     def _read_scalar(self, where, d_file, l_file):
         image, label = open_dataset(*d_file)[()], np.atleast_1d(open_dataset(*l_file)[()])
-        _check_scale(where, image.dtype)
         image = image if self.zxy or self.ndim == 2 else xyz2zxy(image)
         image = image[None] if image.ndim == self.ndim else image
+        if image.ndim != self.ndim + 1:
+            raise ValueError(f"{where}: the input has {self.ndim} spatial axes, the image shape {image.shape}.")
+        self._check_image(where, image)
         fitted = fit_border(image, self.patch_size, self.border_mode)
         if fitted.shape[1:] != tuple(self.patch_size):
             raise ValueError(f"{where}: border_mode={self.border_mode!r} leaves the image at {fitted.shape}, but the input "
@@ -184,6 +187,17 @@ class BatchCreatorImage:
                              f"has shape {label.shape}.")
         self._check_range(where, label)
         return Cube(as_float(fitted).astype(np.float32), label, np.zeros((2, len(label)), np.int16))
+
+    def _check_image(self, where, image):
+        """Whether the network can take the image."""
+        try:
+            as_float(np.zeros(1, image.dtype))
+        except TypeError as error:
+            raise TypeError(f"{where}: {error}") from None
+        self.n_f = self.n_f or len(image)  # the input node may leave it open
+        if len(image) != self.n_f:
+            raise ValueError(f"{where}: the image has {len(image)} channels, but the input node, or the first cube, has "
+                             f"{self.n_f}.")
 
     def _check_range(self, where, labels):
         """Whether the dtype of the target can hold the labels."""
@@ -200,12 +214,10 @@ class BatchCreatorImage:
                              f"to {limits.max}; NaN becomes {IGNORE}). Renumber them, or give the target node another "
                              "dtype.")
         if self.t_dtype == np.float32 and labels.dtype.kind in "iu" and high > 2 ** 24:
-            logger.warning("%s: labels up to %d lose digits in float32, so that some become equal. Renumber them, or give "
-                           "the target node dtype='int32'.", where, high)
+            self._warn_once("float32", "%s: labels up to %d lose digits in float32, so that some become equal. Renumber "
+                            "them, or give the target node dtype='int32'.", where, high)
 
-    def _check_channels(self, source, target):
-        if source["f"] not in (None, self.n_f):
-            raise ValueError(f"The images have {self.n_f} channels, but the input node is {source}.")
+    def _check_channels(self, target):
         if self.mode == "img-scalar" and "f" in target.tags and target["f"] != self.t_n_f:
             raise ValueError(f"The labels have {self.t_n_f} values per image, but the target node is {target}.")
         used = [i for triple in self.target_vec_ix or () for i in triple]
@@ -400,13 +412,6 @@ class BatchCreatorImage:
     def __repr__(self):
         return (f"{self.t_n_f}-target Data Set with {self.n_f} input channel(s):\n#train cubes: {len(self.train_d)} and "
                 f"#valid cubes: {len(self.valid_d)}, {self.n_labelled_pixel:,} labelled pixels.")
-
-
-def _check_scale(where, dtype):
-    try:
-        as_float(np.zeros(1, dtype))
-    except TypeError as error:
-        raise TypeError(f"{where}: {error}") from None
 
 
 def _turn(image, rng):

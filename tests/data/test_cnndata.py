@@ -407,7 +407,7 @@ def test_wrong_data_are_named(tmp_path, plain):
     for change, kind, message in cases:
         with pytest.raises(kind, match=message):
             BatchCreatorImage(**{"input_node": x, "target_node": target, **plain, **change})
-    with pytest.raises(ValueError, match=r"images have 1 channels, but the input node is"):
+    with pytest.raises(ValueError, match=r"Cube 0 \(raw_0.h5, lab_0.h5\): the image has 1 channels, but the input node"):
         BatchCreatorImage(*nodes(n_f=2), **plain)
     with pytest.raises(ValueError, match="Batches have axes b,f,z,x,y, but"):
         BatchCreatorImage(nm.Input((1, 5, 1, 13, 13), "b,z,f,x,y"), target, **plain)
@@ -428,7 +428,7 @@ def test_shapes_that_do_not_go_together_are_named(tmp_path):
              ([raw, raw[:4]], [lab, lab[:4]], r"Cube 1 .*, axis z: the patch \(5\) is larger than the image \(4\)"),
              ([raw[..., :20]], [lab], r"axis y: the labels \(22\) are longer than the image \(20\)"),
              ([raw], [lab[:2]], r"axis z: no patch of 5 voxels .* \(voxels 1 to 3 of the patch\) in the labels \(2"),
-             ([raw, np.stack([raw] * 2)], [lab, lab], r"equally many image channels; they have \[1, 2\]"),
+             ([raw, np.stack([raw] * 2)], [lab, lab], r"Cube 1 .*: the image has 2 channels"),
              ([raw, raw], [lab, np.stack([lab] * 2)], r"equally many label channels; they have \[1, 2\]"),
              ([raw[None, None]], [lab], "has shape .* but volumes have axes")]
     for raws, labs, message in cases:
@@ -511,6 +511,8 @@ def test_wrong_images_with_one_label_are_named(tmp_path):
         BatchCreatorImage(*scalar_nodes((4, 6, 6), 1), **vector)
     with pytest.raises(ValueError, match="h5stream, target_vec_ix"):
         BatchCreatorImage(*scalar_nodes((4, 6, 6), 2), h5stream=True, **vector)
+    with pytest.raises(ValueError, match="the input has 2 spatial axes, the image shape"):
+        BatchCreatorImage(*scalar_nodes((6, 6), 2), **write(tmp_path, [image[None] for image in images], [np.arange(2)] * 2))
     with pytest.raises(ValueError, match="a number or a vector, but it has shape"):
         BatchCreatorImage(*scalar_nodes((4, 6, 6), 2), **write(tmp_path, images, [np.zeros((2, 2))] * 2))
 

@@ -70,6 +70,11 @@ def test_rotations_turn_a_direction_onto_z():
         tf.get_rotmat_from_direc((1, 1, 0))
 
 
+def test_axes_are_reordered_as_in_the_first_elektronn2():
+    with np.load(ORACLE / "data_grey_border.npz") as f:
+        assert np.array_equal(tf.xyz2zxy(np.arange(24).reshape(2, 3, 4)), f["xyz2zxy"])
+
+
 # -- warping by a given matrix ---------------------------------------------------------------------------
 RECORDED = [("data_getbatch", case) for case in ("warp0", "warp0_no_x_flip", "warp0_force_dense", "valid", "ll_mask",
                                                  "warp1_default", "warp1_aniso_persp", "warp1_nolockz")]
