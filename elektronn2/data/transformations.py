@@ -313,16 +313,21 @@ class _Pull:
 
 
 def _run(pulls, n_threads):
-    """Do the work, in slabs that are shared among threads if it is worth it."""
-    if n_threads == 1 or sum(pull.out.size for pull in pulls) < 50_000:
+    """Do the work; if it is worth it, in slabs, one for each thread, of which this one is the first."""
+    if sum(pull.out.size for pull in pulls) < 50_000:
+        n_threads = 1
+
+    def slab(i):
         for pull in pulls:
-            pull.fill(0, pull.rows)
-        return
-    with ThreadPoolExecutor(n_threads) as pool:
-        slabs = [pool.submit(pull.fill, pull.rows * i // n_threads, pull.rows * (i + 1) // n_threads)
-                 for pull in pulls for i in range(n_threads)]
-        for slab in slabs:
-            slab.result()
+            pull.fill(pull.rows * i // n_threads, pull.rows * (i + 1) // n_threads)
+
+    if n_threads == 1:
+        return slab(0)
+    with ThreadPoolExecutor(n_threads - 1) as pool:
+        others = [pool.submit(slab, i) for i in range(1, n_threads)]
+        slab(0)
+        for other in others:
+            other.result()
 
 
 def _plain(dtype):
