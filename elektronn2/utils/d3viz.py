@@ -45,8 +45,8 @@ def visualise_model(model, outfile, select_outputs=None, image_format="png", *, 
     anew by every run. ``select_outputs``: nodes or names, one or a list; only they and what they depend on are drawn.
     ``image_format``: 'png', 'svg' or 'pdf'. ``copy_deps`` belongs to older versions, whose page needed other files.
 
-    Raises ValueError (a format that is none of these, no nodes), KeyError (a name that the model lacks), TypeError
-    (``select_outputs`` of another kind), FileNotFoundError (the folder does not exist).
+    Raises ValueError (a format that is none of these, or not that of the ending; a model without nodes), KeyError (a
+    name that the model lacks), TypeError (``select_outputs`` of another kind), FileNotFoundError (no such folder).
 
     >>> import tempfile
     >>> from elektronn2 import neuromancer as nm
