@@ -25,7 +25,7 @@ class Data:
 
     A subclass sets ``train_d``, ``train_l`` (examples (n, ...) and labels (n, ...)) and, if there are any, ``valid_d``,
     ``valid_l``, ``test_d``, ``test_l``. ``n_lab``: number of classes (None: as many as the training labels have).
-    ``seed``: of order and augmentation (None: one that nobody knows; either is in the attribute ``seed``).
+    ``seed``: of order and augmentation (None: a random one, which the attribute ``seed`` tells).
 
     >>> data = Data(seed=1)
     >>> data.train_d, data.train_l = np.arange(3.0), np.array([0, 1, 1])
@@ -135,8 +135,8 @@ class MNISTData(Data):
     """Handwritten digits: 50,000 to train on, 10,000 for validation (the last of the training files), 10,000 to test.
 
     ``input_node``, ``target_node``: nodes of the model, against whose shapes the digits are checked. ``path``: a folder with
-    the four idx files, also gzipped, or an npz file with the arrays x_train (n, 28, 28), y_train (n,), x_test, y_test; None:
-    the folder where ``python -m elektronn2.data.download mnist`` puts them, :func:`default_mnist_path`.
+    the four idx files, also gzipped, or an npz file with the arrays x_train uint8 (n, 28, 28), y_train (n,), x_test,
+    y_test; None: the folder where ``python -m elektronn2.data.download mnist`` puts them, :func:`default_mnist_path`.
     ``convert2image``: batches (b, 1, y, x), else flat (b, y * x). ``shift_augment``: images of 26 x 26 pixels, in training
     one of the four corners of 28 x 28 by chance, else the middle. ``center``: subtract the mean of the training images.
     ``warp_on``: digits are not warped, so only False. ``seed``: see :class:`Data`.
