@@ -5,6 +5,7 @@ import h5py
 import numpy as np
 
 from elektronn2.data.transformations import xyz2zxy
+from elektronn2.utils.basic import h5open
 
 
 class Volume:
@@ -47,11 +48,7 @@ class Volume:
 
 def open_dataset(path, key):
     """A data set, open for reading. OSError naming a broken file, KeyError listing what there is."""
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise OSError(f"{path} cannot be read as h5: {error}. It is broken or of another kind: copy or make it "
-                      "again.") from error
+    file = h5open(path)
     if not isinstance(file.get(key), h5py.Dataset):
         available = sorted(file)
         file.close()
@@ -83,9 +80,13 @@ def check_files(paths):
     absent = [str(path) for path in paths if not path.is_file()]
     if not absent:
         return
-    hint = ""
-    if any("neuro_data_zxy" in path for path in absent):
-        hint = ("\nTo get the neuro_data_zxy volumes: python -m elektronn2.data.download, or unpack "
-                "http://elektronn.org/downloads/neuro_data_zxy.zip into ~/neuro_data_zxy.")
-    raise FileNotFoundError("These data files are missing:\n  " + "\n  ".join(absent) + hint
-                            + "\nCheck d_path and l_path, or make volumes: python -m elektronn2.data.synthetic PATH")
+    raise FileNotFoundError("These data files are missing:\n  " + "\n  ".join(absent) + "\n" + how_to_get(absent))
+
+
+def how_to_get(absent):
+    """Where volumes come from, for who lacks those at the paths ``absent``."""
+    hint = "Correct the path, or make volumes: python -m elektronn2.data.synthetic PATH"
+    if any("neuro_data_zxy" in str(path) for path in absent):
+        hint = ("To get the neuro_data_zxy volumes: python -m elektronn2.data.download neuro_data_zxy, or unpack "
+                "http://elektronn.org/downloads/neuro_data_zxy.zip into ~/neuro_data_zxy.\n" + hint)
+    return hint

@@ -87,7 +87,7 @@ class Trainer:
         """The config's model, in a model of its own; its local variables are kept for the shell."""
         create, code = self.exp_config.create_model, getattr(self.exp_config.create_model, "__code__", None)
         if "model" not in self.exp_config.namespace or code is None or code.co_name != "<lambda>":
-            model_manager.newmodel(None)
+            model_manager.newmodel(None if self.save_name in model_manager.models else self.save_name)
 
         def watch(frame, event, _):
             if event == "return" and frame.f_code is code:

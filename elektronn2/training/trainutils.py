@@ -14,6 +14,7 @@ import numpy as np
 
 import elektronn2
 from elektronn2.config import config, execute
+from elektronn2.data.io import how_to_get
 from elektronn2.neuromancer.function import resolve_device
 from elektronn2.neuromancer.model import Model
 from elektronn2.neuromancer.optimiser import OPTIMISERS
@@ -180,7 +181,8 @@ class ExperimentConfig:
         if name in ("preview_data_path", "model_load_path"):
             path = value[0] if isinstance(value, (tuple, list)) else value
             if not os.path.isfile(os.path.expanduser(path)):
-                return f"{name!r}: there is no file {os.path.expanduser(path)}."
+                return (f"{name!r}: there is no file {os.path.expanduser(path)}."
+                        + (" " + how_to_get([path]) if name == "preview_data_path" else ""))
             self.__dict__[name] = ((os.path.expanduser(path), *value[1:]) if isinstance(value, (tuple, list))
                                    else os.path.expanduser(path))
             return preview_problem(self.preview_data_path) if name == "preview_data_path" else None

@@ -416,7 +416,7 @@ def test_wrong_data_are_named(tmp_path, plain):
     with pytest.raises(ValueError, match="leaves its size open"):
         BatchCreatorImage(nm.Input((1, 1, 5, None, 13), "b,f,z,x,y"), target, **plain)
     (tmp_path / "raw_0.h5").write_bytes((tmp_path / "raw_0.h5").read_bytes()[:5000])
-    with pytest.raises(OSError, match=r"raw_0.h5 cannot be read as h5"):
+    with pytest.raises(OSError, match=r"raw_0.h5 .*cannot be read as an h5 file"):
         BatchCreatorImage(x, target, **{**plain, **first})
 
 
