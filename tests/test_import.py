@@ -1,6 +1,9 @@
 """Importing costs little, creates nothing and touches no GPU."""
+import pkgutil
 import subprocess
 import sys
+
+import pytest
 
 
 def run(code, **kwargs):
@@ -23,3 +26,13 @@ def test_neuromancer_does_not_import_what_it_does_not_need():
               "print([m for m in ('matplotlib', 'numba', 'IPython', 'torch._dynamo', 'torch._inductor', 'scipy') "
               "if m in sys.modules])")
     assert out.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", [
+    "neuromancer.model.Model", "neuromancer.node_basic.predict_dense", "neuromancer.node_basic", "neuromancer.neural",
+    "neuromancer.loss", "training.trainer.Trainer.preview_slice", "training.trainutils.ExperimentConfig",
+    "training.trainutils.Schedule", "training.parallelisation.BackgroundProc", "data.cnndata.BatchCreatorImage.getbatch",
+    "data.cnndata.BatchCreatorImage.warp_cut", "data.transformations.get_warped_slice", "utils.d3viz.visualise_model",
+    "utils.d3viz.visualize_model", "utils.gpu.initgpu", "utils.h5load", "utils.plotting.scroll_plot"])
+def test_dotted_paths_that_users_know(path):
+    assert pkgutil.resolve_name(f"elektronn2.{path}").__doc__

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from elektronn2.data import non_geometric_augmentation as nga
 from elektronn2.data.image import BORDER_MODES, fit_border, make_affinities, make_nhood_targets
 from elektronn2.data.io import Volume, check_files, file_pairs, open_dataset, read_ll_mask
-from elektronn2.data.sampling import BatchOptions, check_fit, check_names, generator
+from elektronn2.data.sampling import WARP_ARGS, BatchOptions, check_fit, check_names, generator
 from elektronn2.data.transformations import WarpingOOBError, free_threads, get_warped_slice, xyz2zxy
 from elektronn2.utils.basic import as_float
 from elektronn2.utils.validate import suggest
@@ -367,13 +367,28 @@ class BatchCreatorImage:
         return cube, *self._cut(cube, replace(options, warp_args=None), rng, False, False)
 
     def _cut(self, cube, options, rng, warp, flip):
-        """Image and target patch; the target dense where all its voxels are still needed."""
+        """Image and target patch of a cube; the target dense where all its voxels are still needed."""
+        return self.warp_cut(cube.image, cube.labels, warp, options.warp_args, rng, flip, options.needs_dense)
+
+    def warp_cut(self, img, target, warp=False, warp_params=None, rng=None, flip=True, force_dense=False):
+        """Cut a patch and its target at a random place of a volume, warped or not.
+
+        ``img``, ``target``: arrays (f, z, x, y), the target centred in the image. ``warp``: True, False, or the probability
+        of a warp. ``warp_params``: dict of arguments of :func:`~elektronn2.data.transformations.get_warped_slice`:
+        aniso_factor, sample_aniso, warp_amount, lock_z, no_x_flip, perspective. ``rng``: a numpy Generator (default: an
+        unpredictable one). ``flip``, ``force_dense``: as in :meth:`getbatch`.
+
+        Returns patch (f, z, x, y) float32 and target (f, z, x, y). Raises WarpingOOBError if a warped patch does not fit,
+        TypeError for an unknown name in ``warp_params``.
+        """
+        check_names("warp_params", warp_params or {}, WARP_ARGS)
+        rng = np.random.default_rng() if rng is None else rng
         patch, offsets, strides, target_ps = self._volume_geometry()
-        arguments = {"aniso_factor": self.aniso_factor, **(options.warp_args or {})}
-        if not warp:
+        arguments = {"aniso_factor": self.aniso_factor, **(warp_params or {})}
+        if not (warp is True or rng.random() < warp):
             arguments["warp_amount"] = 0
-        return get_warped_slice(cube.image, patch, target=cube.labels, target_ps=target_ps, target_off=offsets,
-                                target_strides=1 if options.needs_dense else strides, target_vec_ix=self.target_vec_ix,
+        return get_warped_slice(img, patch, target=target, target_ps=target_ps, target_off=offsets,
+                                target_strides=1 if force_dense else strides, target_vec_ix=self.target_vec_ix,
                                 target_discrete_ix=self.target_discrete_ix, rng=rng, flip=flip, n_threads=free_threads(),
                                 **arguments)
 

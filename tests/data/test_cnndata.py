@@ -536,3 +536,21 @@ def test_nodes_need_not_be_of_a_model(plain):
     x, target = nodes()
     stand_ins = [SimpleNamespace(shape=n.shape, output=SimpleNamespace(dtype=np.int16)) for n in (x, target)]
     assert BatchCreatorImage(*stand_ins, **plain).getbatch()[1].dtype == np.int16
+
+
+def test_a_patch_can_be_cut_by_hand(plain):
+    data = BatchCreatorImage(*nodes(), seed=0, **plain)
+    raw, labels = data.train_d[0], data.train_l[0]
+    whole = raw[0].astype(np.float32) / 255
+    image, target = data.warp_cut(raw, labels, warp=False, rng=np.random.default_rng(1), flip=False)
+    assert image.shape == (1, 5, 13, 13) and target.shape == (1, 5, 5, 5)
+    windows = np.lib.stride_tricks.sliding_window_view(whole, (5, 13, 13))
+    assert np.isclose(windows, image[0], atol=1e-6).all((3, 4, 5)).any()
+    warped = [data.warp_cut(raw, labels, 0.5, dict(warp_amount=0.2, aniso_factor=1), np.random.default_rng(k), flip=False)[0]
+              for k in range(40)]
+    exact = [np.isclose(windows, w[0], atol=1e-6).all((3, 4, 5)).any() for w in warped]
+    assert 8 < sum(exact) < 32
+    dense = data.warp_cut(raw, labels, rng=np.random.default_rng(1), flip=False, force_dense=True)[1]
+    assert np.array_equal(dense[:, :, ::2, ::2], target)
+    with pytest.raises(TypeError, match="Did you mean 'warp_amount'"):
+        data.warp_cut(raw, labels, True, dict(warp_amuont=1))
