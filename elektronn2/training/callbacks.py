@@ -27,14 +27,15 @@ class Clock(TrainerHook):
     """Counts the time of training: steps and monitoring, not previews and pauses; ends training at ``max_runtime``."""
 
     def on_start(self, loop):
-        self.trainer.clock_on = time.perf_counter()
+        self.trainer.clock_on = self.shown = time.perf_counter()
 
     def on_step(self, loop):
         trainer = self.trainer
         before = trainer.t_passed
         trainer.tick()
         trainer.t_pi = 0.8 * trainer.t_pi + 0.2 * (trainer.t_passed - before) if trainer.t_pi else trainer.t_passed - before
-        if trainer.terminal:
+        if trainer.terminal and trainer.clock_on > self.shown + 0.1:
+            self.shown = trainer.clock_on
             sys.stderr.write(f"{loop.step:05d}, {loop.loss:.4f}   \r")  # the next line overwrites it
             sys.stderr.flush()
 
@@ -68,11 +69,11 @@ class Snapshots(TrainerHook):
             self.trainer.save(f"Backup/{self.trainer.save_name}-{loop.step / 1000:g}k.mdl")
 
     def on_end(self, loop):
-        trainer = self.trainer
-        if loop.failure is None:
-            trainer.save(f"{trainer.save_name}-FINAL.mdl")
-        else:
-            trainer.save(f"Backup/{trainer.save_name}-stopped.mdl")
+        name = self.trainer.save_name
+        if loop.failure is not None:
+            self.trainer.save(f"Backup/{name}-stopped.mdl")
+        elif not self.trainer.save(f"{name}-FINAL.mdl"):
+            loop.failure = OSError("The final model was not saved.")
 
 
 class Previews(TrainerHook):

@@ -318,15 +318,27 @@ class Trainer:
 
     # -- files -----------------------------------------------------------------------------------
     def save(self, name):
-        """Write the model to a file in the folder of the run."""
-        self.model.save(self.save_path / name)
+        """Write the model to a file in the folder of the run. Returns whether that worked; if not, training can go on."""
+        return self._try(f"{name} could not be saved", self.model.save, self.save_path / name)
 
     def save_history(self):
-        self.history_tracker.save(str(self.save_path / "Backup" / self.save_name))
+        """Write the history to ``Backup/<save_name>.history.npz`` and ``.csv``."""
+        self._try("The history could not be saved", self.history_tracker.save,
+                  str(self.save_path / "Backup" / self.save_name))
 
     def plot_history(self):
         """Draw ``0-<save_name>.timeline.png``, ``.history.png`` and so on."""
-        self.history_tracker.plot(str(self.save_path / f"0-{self.save_name}"))
+        self._try("The history could not be drawn", self.history_tracker.plot, str(self.save_path / f"0-{self.save_name}"))
+
+    @staticmethod
+    def _try(message, function, *args, **kwargs):
+        """Call a function whose failure is logged and does not end training. Returns whether it worked."""
+        try:
+            function(*args, **kwargs)
+        except Exception as error:
+            logger.error("%s (%s: %s). Training goes on.", message, type(error).__name__, error)
+            return False
+        return True
 
     # -- looking ---------------------------------------------------------------------------------
     def debug_getcnnbatch(self):
@@ -398,11 +410,8 @@ class Trainer:
 
     def try_preview(self):
         """A preview whose failure is logged and does not end training."""
-        try:
-            self.preview_slice(**self.exp_config.preview_kwargs)
-        except Exception as error:
-            logger.error("The preview failed (%s: %s). Check preview_data_path and preview_kwargs in the config.",
-                         type(error).__name__, error)
+        self._try("The preview failed; check preview_data_path and preview_kwargs", self.preview_slice,
+                  **self.exp_config.preview_kwargs)
 
 
 def data_class(value):

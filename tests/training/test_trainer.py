@@ -176,6 +176,24 @@ def test_nan_loss_without_a_terminal_stops(tmp_path, capsys):
     assert (tmp_path / "runs" / "run" / "Backup" / "run-stopped.mdl").exists()
 
 
+def test_a_full_disk_does_not_end_training(tmp_path, monkeypatch, capsys):
+    trainer = Trainer(ExperimentConfig(write_config(tmp_path)))
+    full = iter([True, True, False])  # at steps 5 and 10, not at the end
+
+    def save(path):
+        if next(full):
+            raise OSError("No space left on device")
+        path.write_text("")
+    monkeypatch.setattr(trainer.model, "save", save)
+    monkeypatch.setattr(trainer.history_tracker, "save", lambda path: 1 / 0)
+    assert trainer.run() and trainer.loop.step == 12
+    said = capsys.readouterr().err
+    assert said.count("run-LAST.mdl could not be saved (OSError: No space left on device). Training goes on.") == 2
+    assert "The history could not be saved (ZeroDivisionError" in said
+    full = iter([True] * 9)
+    assert not trainer.run()
+
+
 def test_going_on_from_a_model(tmp_path):
     first = write_config(tmp_path)
     assert run(first) == 0
