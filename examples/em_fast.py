@@ -22,7 +22,7 @@ from elektronn2.neuromancer import init
 from elektronn2.utils.basic import h5load, h5save
 from elektronn2.utils.evaluation import roc_auc
 
-MARGIN = 96  # pixels that are mirrored at the border of training sections, so that turned patches fit in
+MARGIN = 96  # pixels by which sections are continued by their mirror image, so that turned patches fit in
 PEAK_LR, WARMUP = 3e-3, 0.03  # the learning rate rises for 3 % of the time, then falls as a cosine to 0
 
 
@@ -62,13 +62,18 @@ def create_model(widths=(16, 32, 64, 96, 128)):
     return model
 
 
+def mirrored(cube, margin):
+    """A volume (z, x, y), longer by ``margin`` at both ends of x and y."""
+    return np.pad(cube, ((0, 0), (margin, margin), (margin, margin)), "symmetric")
+
+
 def training_data(model, path, seed):
-    """Samples of cubes 0 and 1, whose sections are continued by their mirror image."""
+    """Samples of cubes 0 and 1, with mirrored borders."""
     with tempfile.TemporaryDirectory() as folder:
         for name, key in (("raw", "raw"), ("barrier_int16", "lab")):
             for i in range(2):
                 cube = h5load(path / f"{name}_{i}.h5", key)
-                h5save(np.pad(cube, ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)), "symmetric"), f"{folder}/{name}_{i}.h5", key)
+                h5save(mirrored(cube, MARGIN), f"{folder}/{name}_{i}.h5", key)
         return BatchCreatorImage(model.input_node, model.target_node, folder, folder,
                                  [(f"raw_{i}.h5", "raw") for i in range(2)],
                                  [(f"barrier_int16_{i}.h5", "lab") for i in range(2)], seed=seed)
@@ -91,13 +96,14 @@ def train(model, data, seconds):
 def predict(model, raw):
     """Membrane probability (z, x, y) of a raw volume (z, x, y): the mean over eight views of it."""
     dense = nm.model.rebuild_model(model, imposed_patch_size=(448, 448))
+    raw, inner = mirrored(raw, 32), (slice(None), slice(32, -32), slice(32, -32))
     total = np.zeros(raw.shape, np.float32)
     for turns in range(4):
         for flip in (False, True):
             view = np.rot90(raw, turns, (1, 2))[:, ::-1 if flip else 1]
             seen = dense.predict_dense(view[None], pad_raw=True)[1]
             total += np.rot90(seen[:, ::-1 if flip else 1], -turns, (1, 2))
-    return total / 8
+    return total[inner] / 8
 
 
 def main(data, seed=0, minutes=10, out="em-fast"):
