@@ -1,6 +1,5 @@
 """A whole run without a terminal: what it computes, what it writes, and how it ends."""
 import csv
-import logging
 
 import numpy as np
 import pytest
@@ -15,16 +14,6 @@ from elektronn2.training import preview
 from elektronn2.training.trainer import Trainer
 from elektronn2.training.trainutils import ExperimentConfig, loadhistorytracker
 from elektronn2.utils.basic import as_float, h5load
-
-LOG = logging.getLogger("elektronn2log")
-
-
-@pytest.fixture(autouse=True)
-def close_log():
-    yield
-    for handler in [h for h in LOG.handlers if isinstance(h, logging.FileHandler)]:
-        LOG.removeHandler(handler)
-        handler.close()
 
 
 def run(path, *arguments):

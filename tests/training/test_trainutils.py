@@ -12,14 +12,6 @@ from elektronn2.training.trainutils import ExperimentConfig, levenshtein
 LOG = logging.getLogger("elektronn2log")
 
 
-@pytest.fixture(autouse=True)
-def close_log():
-    yield
-    for handler in [h for h in LOG.handlers if isinstance(h, logging.FileHandler)]:
-        LOG.removeHandler(handler)
-        handler.close()
-
-
 @pytest.fixture
 def records():
     """Messages logged."""
