@@ -34,7 +34,7 @@ def check_fit(where, image_shape, label_shape, patch_size, offsets, target_ps):
     >>> check_fit("Cube 0", (12, 30, 30), (8, 20, 20), (5, 13, 13), (1, 4, 4), (3, 5, 5))
     [6, 16, 16]
     """
-    positions = []
+    positions, unused = [], []
     for axis, n, m, patch, offset, target in zip("zxy", image_shape, label_shape, patch_size, offsets, target_ps):
         start, before, after = f"{where}, axis {axis}:", (n - m) // 2, patch - target - offset
         if m > n:
@@ -54,11 +54,13 @@ def check_fit(where, image_shape, label_shape, patch_size, offsets, target_ps):
         positions.append(high - low + 1)
         lost = max(0, offset - before), max(0, after - before)
         if any(lost):
-            logger.info("NOTE: %s %d voxels at the lower and %d at the upper end of the %d labelled ones are never used, "
-                        "because the field of view there reaches out of the image.", start, *lost, m)
+            unused.append(f"axis {axis}: {lost[0]} + {lost[1]} of {m}")
         if positions[-1] < 10 and n >= 20:
             logger.warning("NOTE: %s there are only %d positions for patches of %d voxels in %d. A smaller input shape "
                            "would give more variety.", start, positions[-1], patch, n)
+    if unused:
+        logger.info("NOTE: %s: labels that are never used, at the lower + upper end of %s. Around them the field of view "
+                    "reaches out of the image.", where, "; ".join(unused))
     return positions
 
 
