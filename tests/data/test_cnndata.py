@@ -377,7 +377,7 @@ def test_what_cannot_be_used_is_noted(tmp_path, log):
     lab = np.zeros((21, 28, 20), np.int16)
     BatchCreatorImage(*nodes((3, 8, 8), (1, 1, 1), (15, 15, 15)), **write(tmp_path, [raw], [lab]))
     notes = [m for _, m in log if m.startswith("NOTE")]
-    assert any("raw_0.h5" in m and "at the lower + upper end of axis z: 1 + 1 of 21; axis x: 2 + 3 of 28." in m for m in notes)
+    assert any("raw_0.h5" in m and "upper end of axis z: 1 + 1 of 21; axis x: 2 + 3 of 28." in m for m in notes)
     assert any("axis z: there are only 7 positions for patches of 15 voxels in 21" in m for m in notes)
     assert len(notes) == 2
     assert any("1-target Data Set" in m for _, m in log)
