@@ -189,7 +189,9 @@ class Shell:
         if node is None or "w" not in model[node].params:
             node = self._filtered()[0]
         path = self.trainer.save_path / f"filters_{node}.png"
-        write_png(path, plotting.embedfilters(model[node].params["w"].get_value(), normalize=True).T)
+        tiles = plotting.embedfilters(model[node].params["w"].get_value(), normalize=True)
+        size = max(1, 800 // max(tiles.shape[:2]))  # screen pixels per weight
+        write_png(path, tiles.repeat(size, 0).repeat(size, 1).swapaxes(0, 1))
         self.say(f"Drew the filters of {node} into {path}")
 
     def do_preview(self):
