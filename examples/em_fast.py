@@ -23,7 +23,7 @@ from elektronn2.utils.basic import h5load, h5save
 from elektronn2.utils.evaluation import roc_auc
 
 MARGIN = 96  # pixels by which sections are continued by their mirror image, so that turned patches fit in
-PEAK_LR, WARMUP = 3e-3, 0.03  # the learning rate rises for 3 % of the time, then falls as a cosine to 0
+PEAK_LR, WARMUP = 2e-3, 0.05  # the learning rate rises for 5 % of the time, then falls as a cosine to 0
 
 
 def conv(parent, n_f):
@@ -87,7 +87,7 @@ def train(model, data, seconds):
         while (part := (time.perf_counter() - start) / seconds) < 1:
             fall = (1 + math.cos(math.pi * (part - WARMUP) / (1 - WARMUP))) / 2
             model.lr = PEAK_LR * (part / WARMUP if part < WARMUP else fall)
-            batch = data.getbatch(grey_augment_channels=[0], warp=True)
+            batch = data.getbatch(warp=True)
             model.trainingstep(*batch, optimiser="AdamW")
             bar.update()
             bar.set_postfix(loss=f"{model.loss_smooth:.3f}", refresh=False)
