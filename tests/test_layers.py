@@ -9,10 +9,11 @@ ROOT = Path(__file__).parents[1]
 LAYERS = """
 utils errors
 config malis data graph computations init shape registry manager expression
-variables utils.gpu
+variables utils.gpu loss_functions
 function
 dense
 node_basic optimiser serialize
+class_loss
 neural loss various graphutils graphmanager
 rebuild
 model

@@ -81,9 +81,9 @@ REPR = {  # (case, node): (why, what is replaced, by what)
 }
 # Rules: an even fov is placed at floor((fov - 1) / 2), the original had fov // 2; a BN 'train' node has one more
 # untrained parameter, 'init_weight', that says how much of the running averages is still their initial value;
-# mixing weights are not regularised (they are not trained either, so it never mattered); class weights that are given
-# as a list are a parameter with a name, as Appendix A 9 demands; parameters that are given as constants are listed
-# among the others, as get_param_values(skip_const) of the contract implies.
+# mixing weights and margins are not regularised (they are not trained either, so it never mattered); class weights that
+# are given as a list are a parameter with a name, as Appendix A 9 demands; parameters that are given as constants are
+# listed among the others, as get_param_values(skip_const) of the contract implies.
 UNTRAINED = dict(apply_train=False, apply_reg=False)
 NUMBERS = {  # (case, nodes, arrays): why it is not compared with the original's, and the test of what is ours instead
     ("nll_weakness", ("nll", "loss"), ("gradR",)): "the softened target is a constant for the gradient (contract, "
@@ -94,6 +94,8 @@ NUMBERS = {  # (case, nodes, arrays): why it is not compared with the original's
                                                              "10): test_label_entropy_is_subtracted",
     ("blocked_nll", ("nll", "loss"), ("out", "gradR")): "the blocking takes effect (Appendix A 10): "
                                                         "test_blocking_takes_effect",
+    ("squared_loss_margin", ("l", "loss"), ("out",)): "the margin is not subtracted once more everywhere (Appendix A "
+                                                      "10): test_margin_is_not_subtracted",
 }
 NOT_COMPARABLE = {  # from decisions.md, and what is tested instead
     "maxout_conv2d": "raises in the original; test_maxout",
@@ -300,8 +302,9 @@ def wanted_facts(name, node, info):
         wanted["ext_repr"] = wanted["ext_repr"].replace(old, new)
     if "mean" in info["params"] and info["params"]["gamma"]["apply_train"]:
         wanted["params"]["init_weight"] = dict(shape=[], **UNTRAINED)
-    if "mixing_weights" in wanted["params"]:
-        wanted["params"]["mixing_weights"] = dict(wanted["params"]["mixing_weights"], **UNTRAINED)
+    for param in ("mixing_weights", "margin"):
+        if param in wanted["params"]:
+            wanted["params"][param] = dict(wanted["params"][param], **UNTRAINED)
     if (name, node) == ("nll_class_weights", "nll"):
         wanted["params"]["class_weights"] = dict(shape=[4], **UNTRAINED)
     if (name, node) == ("sharing", "k"):
@@ -337,7 +340,7 @@ def test_facts(name, node):
 
 def test_differences_are_real():
     """Every entry of the tables changes something: none is left over."""
-    rules = dict.fromkeys(("even fov", "init_weight", "mixing_weights", "class_weights", "constants"), 0)
+    rules = dict.fromkeys(("even fov", "init_weight", "mixing_weights", "margin", "class_weights", "constants"), 0)
     used = set()
     for name in BUILT_NAMES:
         info = load(name).info
@@ -489,6 +492,20 @@ def test_blocking_takes_effect():
     close(scale * log_nll(p, one_hot)[0], case.arrays["out/nll"])
     p[:, 1:] = np.maximum(p[:, 1:], 0.5 * p[:, 1:].max(1, keepdims=True))
     close(the_node(case.name, "nll")(case.arrays["in/x"], t), scale * log_nll(p, one_hot)[0])
+
+
+def test_margin_is_not_subtracted():
+    """SquaredLoss with a margin, against the formula; the original is lower by the margin at every
+    labelled element."""
+    case = load("squared_loss_margin")
+    p, t = case.arrays["in/x"].astype(float), case.arrays["in/t"].astype(float)
+    known = np.abs(t + 666) > 0.1
+    d = np.where(known, t - p, 0)
+    scale = p.size / (known.sum() + 1)
+    wanted = scale * (0.5 * d ** 2 * (np.abs(d) >= 0.5)).mean(1, keepdims=True)
+    close(case.arrays["out/l"], wanted - 0.5 * known.mean(1, keepdims=True))
+    for name, value in (("l", wanted), ("loss", wanted.mean())):
+        close(the_node(case.name, name)(case.arrays["in/x"], case.arrays["in/t"]), value)
 
 
 def test_errors_leave_out_unlabelled():

@@ -10,7 +10,31 @@ from elektronn2.neuromancer import (
                                     optimiser,
                                     variables,
 )
-from elektronn2.neuromancer.loss import AggregateLoss, Errors, MultinoulliNLL, Softmax
+from elektronn2.neuromancer.loss import (
+                                    AbsLoss,
+                                    Affinities,
+                                    AffinityLoss,
+                                    AggregateLoss,
+                                    BetaNLL,
+                                    BinaryNLL,
+                                    BlockedMultinoulliNLL,
+                                    BoundaryLoss,
+                                    DiceCELoss,
+                                    DiceLoss,
+                                    Errors,
+                                    EuclideanDistance,
+                                    FocalLoss,
+                                    GaussianNLL,
+                                    LovaszSoftmax,
+                                    MultinoulliNLL,
+                                    OneHot,
+                                    RampLoss,
+                                    SignedDistance,
+                                    SobelizedLoss,
+                                    Softmax,
+                                    SquaredLoss,
+                                    TverskyLoss,
+)
 from elektronn2.neuromancer.manager import model_manager
 from elektronn2.neuromancer.neural import (
                                     AutoMerge,
@@ -27,7 +51,10 @@ from elektronn2.neuromancer.neural import (
 from elektronn2.neuromancer.node_basic import Add, ApplyFunc, Concat, Input, Input_like, Node
 from elektronn2.neuromancer.variables import ConstantParam, VariableParam, VariableWeight, initweights
 
-__all__ = ["Add", "AggregateLoss", "ApplyFunc", "AutoMerge", "Concat", "ConstantParam", "Conv", "Crop", "Dot", "Errors",
-           "FragmentsToDense", "Input", "Input_like", "MultinoulliNLL", "Node", "Pad", "Perceptron", "Pool", "Softmax",
-           "UpConv", "UpConvMerge", "VariableParam", "VariableWeight", "computations", "graphmanager", "graphutils",
-           "initweights", "loss", "model", "model_manager", "neural", "node_basic", "optimiser", "variables"]
+__all__ = ["AbsLoss", "Add", "Affinities", "AffinityLoss", "AggregateLoss", "ApplyFunc", "AutoMerge", "BetaNLL",
+           "BinaryNLL", "BlockedMultinoulliNLL", "BoundaryLoss", "Concat", "ConstantParam", "Conv", "Crop", "DiceCELoss",
+           "DiceLoss", "Dot", "Errors", "EuclideanDistance", "FocalLoss", "FragmentsToDense", "GaussianNLL", "Input",
+           "Input_like", "LovaszSoftmax", "MultinoulliNLL", "Node", "OneHot", "Pad", "Perceptron", "Pool", "RampLoss",
+           "SignedDistance", "SobelizedLoss", "Softmax", "SquaredLoss", "TverskyLoss", "UpConv", "UpConvMerge",
+           "VariableParam", "VariableWeight", "computations", "graphmanager", "graphutils", "initweights", "loss", "model",
+           "model_manager", "neural", "node_basic", "optimiser", "variables"]

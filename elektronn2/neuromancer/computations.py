@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from elektronn2.neuromancer.expression import op
 from elektronn2.utils.validate import suggest
 
-EPS = 1e-5
 RUNNING = 0.9995  # share that a running average keeps at each training step
 
 
@@ -302,67 +301,3 @@ def softmax(x, axis=1, n_indep=1):
     if n_indep == 1:
         return torch.softmax(x, axis)
     return torch.softmax(x.unflatten(axis, (n_indep, -1)), axis + 1).flatten(axis, axis + 1)
-
-
-# -- losses -------------------------------------------------------------------------------------------
-@op
-def multinoulli_nll(pred, target, class_weights=None, example_weights=None, mask_class_labeled=None,
-                    mask_class_not_present=None, n_class=2, n_indep=1, sparse=False, weakness=0, axis=1):
-    """Negative log-likelihood per position, scaled so that its mean is the mean per labelled element.
-
-    ``pred`` probabilities (b, n_indep * n_class, ...); ``target`` ids (b, n_indep, ...) if ``sparse``,
-    else probabilities like ``pred``. Negative ids are unlabelled.
-    """
-    pred = _full(pred)
-    if sparse:
-        classes = _along(torch.arange(n_class, device=pred.device), torch.empty((1,) * (pred.ndim + 1)), axis + 1)
-        t = (target.unsqueeze(axis + 1) == classes).flatten(axis, axis + 1).to(pred.dtype)
-    else:
-        t = target.to(pred.dtype)
-
-    def per_example(m):  # (b, f) masks, at every position
-        return m.to(pred.dtype).reshape(*m.shape, *(1,) * (pred.ndim - 2)).movedim(1, axis)
-    if mask_class_labeled is not None:
-        t = t * per_example(mask_class_labeled)
-    if weakness:
-        labelled = (t.sum(axis, keepdim=True) > 0).to(pred.dtype)
-        t = ((1 - weakness) * t + weakness * pred.detach()) * labelled
-    weights = 1
-    if class_weights is not None:
-        weights = weights * _along(class_weights, pred, axis)
-    if example_weights is not None:
-        weights = weights * example_weights.unsqueeze(axis)
-    nll = -t * weights * torch.log(pred + EPS)
-    total = t.sum()
-    if mask_class_not_present is not None:
-        m = per_example(mask_class_not_present).expand_as(pred)
-        nll = nll - m * weights * torch.log(1 - pred + EPS)
-        total = total + m.sum()
-    return nll.sum(axis, keepdim=True) * (pred.numel() / n_indep / n_class) / (total + EPS)
-
-
-@op
-def classification(pred, n_indep=1, threshold=False, axis=1):
-    """Class ids (int64) along ``axis``: argmax per block, or pred > 0.5."""
-    if threshold:
-        return (pred > 0.5).long()
-    return pred.unflatten(axis, (n_indep, -1)).argmax(axis + 1)
-
-
-@op
-def error_rate(cls, target, n_class=2, n_indep=1, sparse=True, axis=1):
-    """Share (1,) of labelled elements whose class is wrong; ids below 0 or from ``n_class`` on are unlabelled.
-
-    0 if none is labelled.
-    """
-    gt = target if sparse else target.unflatten(axis, (n_indep, -1)).argmax(axis + 1)
-    labelled = (gt >= 0) & (gt < n_class)
-    wrong = ((cls != gt) & labelled).sum()
-    return (wrong / labelled.sum().clamp_min(1)).float().reshape(1)
-
-
-@op
-def aggregate(losses, weights):
-    """mean_i(weights_i * mean(losses_i)), shape (1,)."""
-    means = torch.stack([_full(loss).mean() for loss in losses])
-    return (means * weights).mean().reshape(1)

@@ -12,12 +12,12 @@ import torch
 
 from elektronn2 import neuromancer as nm
 from elektronn2.neuromancer import serialize
-from elektronn2.neuromancer.loss import Classification, _Errors
+from elektronn2.neuromancer.loss import Classification, _Errors, _Sobel
 from elektronn2.neuromancer.node_basic import Node
 from elektronn2.neuromancer.registry import NODES
 
 CLASSES = {k: c for k, c in NODES.items() if c.__module__.startswith("elektronn2.")}
-BASES = {"Node", "NeuralLayer"}  # what the others inherit from; they compute nothing of their own
+BASES = {"Node", "NeuralLayer", "_ClassLoss"}  # what the others inherit from; they compute nothing of their own
 
 QUIET = dict(print_repr=False)
 RNG = np.random.default_rng(3)
@@ -44,13 +44,34 @@ def target(like, f, dtype="int16"):
     return nm.Input_like(like, dtype, override_f=f, **QUIET)
 
 
-def nll(b, n_indep=1, sparse=True, extras=False, **kwargs):
+def nll(b, n_indep=1, sparse=True, extras=False, cls=nm.MultinoulliNLL, **kwargs):
     p = probabilities(b, n_indep=n_indep)
     t = target(p, n_indep) if sparse else target(p, 4, "float32")
     if extras:
         kwargs.update(class_weights=nm.Input((4,), "f", **QUIET), example_weights=nm.Input((b, 2, 3), "b,x,y", **QUIET),
                       mask_class_labeled=vector(b), mask_class_not_present=vector(b))
-    return nm.MultinoulliNLL(p, t, target_is_sparse=sparse, **kwargs, **QUIET)
+    return cls(p, t, target_is_sparse=sparse, **kwargs, **QUIET)
+
+
+def class_loss(cls, **kwargs):
+    """Samples of a loss of class probabilities; ``kwargs``: arguments of its own, for one of them."""
+    return [lambda b: nll(b, cls=cls), lambda b: nll(b, 2, extras=True, cls=cls),
+            lambda b: nll(b, sparse=False, class_weights=[1, 2, 0.5, 1], cls=cls, **kwargs)]
+
+
+def pair(cls, *args, n=2, tags="b,f,x,y", **kwargs):
+    """Sample of a loss of ``n`` nodes of one shape."""
+    return lambda b: cls(*[image(b, 2, tags=tags) for _ in range(n)], *args, **kwargs, **QUIET)
+
+
+def ids(b, sizes=(3, 4), tags="b,f,x,y"):
+    return image(b, 1, sizes, tags, dtype="int16")
+
+
+def samples_axis(cls, n):
+    """Sample whose predictions have an axis s that its target lacks."""
+    return lambda b: cls(*[nm.Input((b, 3, 2, 4), "b,s,f,x", **QUIET) for _ in range(n)], image(b, 2, (4,), "b,f,x"),
+                         **QUIET)
 
 
 def shared(b):
@@ -111,6 +132,30 @@ SAMPLES = {
     "MultinoulliNLL": [nll, lambda b: nll(b, 2), lambda b: nll(b, sparse=False), lambda b: nll(b, extras=True),
                        lambda b: nll(b, class_weights=[1, 2, 0.5, 1], weakness=0.2),
                        lambda b: nll(b, class_weights=np.arange(4.0))],
+    **{cls.__name__: class_loss(cls, **kwargs) for cls, kwargs in (
+        (nm.BlockedMultinoulliNLL, dict(blocking_factor=0.7)), (nm.FocalLoss, dict(gamma=1.5)),
+        (nm.TverskyLoss, dict(alpha=0.2, beta=0.9, gamma=2, smooth=1)), (nm.DiceLoss, dict(smooth=1)),
+        (nm.DiceCELoss, dict(ce_weight=0.3, dice_weight=2)), (nm.LovaszSoftmax, {}))},
+    "BinaryNLL": [pair(nm.BinaryNLL), pair(nm.BinaryNLL, True), samples_axis(nm.BinaryNLL, 1)],
+    "SquaredLoss": [pair(nm.SquaredLoss), pair(nm.SquaredLoss, 0.3, 2), samples_axis(nm.SquaredLoss, 1)],
+    "AbsLoss": [pair(nm.AbsLoss), pair(nm.AbsLoss, margin=0.3, scale_correction=2)],
+    "GaussianNLL": [pair(nm.GaussianNLL, n=3), pair(nm.GaussianNLL, True, n=3), samples_axis(nm.GaussianNLL, 2)],
+    "BetaNLL": [pair(nm.BetaNLL, n=3), samples_axis(nm.BetaNLL, 2)],
+    "EuclideanDistance": [pair(nm.EuclideanDistance), pair(nm.EuclideanDistance, tags="b,x,f,y")],
+    "RampLoss": [pair(nm.RampLoss), pair(nm.RampLoss, margin=0.2)],
+    "OneHot": [lambda b: nm.OneHot(ids(b), 3, **QUIET),
+               lambda b: nm.OneHot(nm.Input((b, 1, 3), "b,x,f", dtype="int16", **QUIET), 3, axis="x", **QUIET)],
+    "_Sobel": [lambda b: _Sobel(image(b)), lambda b: _Sobel(ids(b, (2, 3, 4), "b,f,z,x,y"))],
+    "SignedDistance": [lambda b: nm.SignedDistance(ids(b), 2, **QUIET),
+                       lambda b: nm.SignedDistance(ids(b), 3, (2.5, 1), scale=4, **QUIET)],
+    "BoundaryLoss": [pair(nm.BoundaryLoss), pair(nm.BoundaryLoss, class_weights=[0, 1]),
+                     lambda b: nm.BoundaryLoss(image(b), nm.SignedDistance(ids(b, (6, 7)), 2, **QUIET), nm.Input(
+                         (2,), "f", **QUIET), nm.Input((b, 6, 7), "b,x,y", **QUIET), **QUIET)],
+    "Affinities": [lambda b: nm.Affinities(ids(b), **QUIET),
+                   lambda b: nm.Affinities(ids(b, (2, 3, 4), "b,f,z,x,y"), np.array([[-1, 0, 2], [0, -9, 0]]), **QUIET)],
+    "AffinityLoss": [pair(nm.AffinityLoss), pair(nm.AffinityLoss, False, class_weights=np.array([1, 3])),
+                     lambda b: nm.AffinityLoss(probabilities(b, n_indep=2), nm.Affinities(ids(b, (2, 3)), [[1, 0], [0, 2]],
+                                                                                          **QUIET), **QUIET)],
     "AggregateLoss": [
         lambda b: nm.AggregateLoss(nll(b), **QUIET),
         lambda b: nm.AggregateLoss([nll(b), vector(b)], [0.3, 0.7], **QUIET),
@@ -282,7 +327,7 @@ def test_docstring_states_shapes(name):
     assert re.search(r"(?i)\b(inputs?|output)\b[^.;]*?\([^)]*[,*][^)]*\)", doc), doc
 
 
-FACTORIES = ["Input_like", "Errors", "AutoMerge", "UpConvMerge"]
+FACTORIES = ["Input_like", "Errors", "SobelizedLoss", "AutoMerge", "UpConvMerge"]
 
 
 @pytest.mark.parametrize("name", [*CLASSES, *FACTORIES])
@@ -406,7 +451,50 @@ INVALID = {  # arguments that each class must refuse: (error, what the message n
                        (ValueError, "weakness", lambda: nll(1, weakness=1)),
                        (ValueError, "mask_class_labeled", lambda: nll(1, mask_class_labeled=vector(2))),
                        (ValueError, "example_weights", lambda: nll(1, example_weights=vector(2)))],
-    "AggregateLoss": [(ValueError, "mixing_weights", lambda: nm.AggregateLoss([nll(1), vector(1)], [1], **QUIET))],
+    "AggregateLoss": [(ValueError, "mixing_weights", lambda: nm.AggregateLoss([nll(1), vector(1)], [1], **QUIET)),
+                      (ValueError, "empty", lambda: nm.AggregateLoss([], **QUIET))],
+    "BlockedMultinoulliNLL": [(ValueError, "blocking_factor", lambda: nll(1, cls=nm.BlockedMultinoulliNLL,
+                                                                          blocking_factor=2))],
+    "FocalLoss": [(ValueError, "gamma", lambda: nll(1, cls=nm.FocalLoss, gamma=-1))],
+    "TverskyLoss": [(ValueError, "alpha", lambda: nll(1, cls=nm.TverskyLoss, alpha=-1)),
+                    (ValueError, "gamma", lambda: nll(1, cls=nm.TverskyLoss, gamma=0)),
+                    (ValueError, "class_weights", lambda: nll(1, cls=nm.TverskyLoss, class_weights=[1]))],
+    "DiceLoss": [(ValueError, "smooth", lambda: nll(1, cls=nm.DiceLoss, smooth=0)),
+                 (ValueError, "Softmax node, got 'input'", lambda: nm.DiceLoss(vector(1), vector(1), **QUIET)),
+                 (TypeError, "example_weights", lambda: nll(1, cls=nm.DiceLoss, example_weights=np.ones((1, 2, 3))))],
+    "DiceCELoss": [(ValueError, "ce_weight", lambda: nll(1, cls=nm.DiceCELoss, ce_weight=-1))],
+    "LovaszSoftmax": [(ValueError, "override_f=1", lambda: nm.LovaszSoftmax(
+        p := probabilities(1), target(p, 2), target_is_sparse=True, **QUIET))],
+    "BinaryNLL": [(ValueError, "to go with 'input'", lambda: nm.BinaryNLL(image(1), image(1, 3), **QUIET)),
+                  (ValueError, "without axis s", lambda: nm.BinaryNLL(nm.Input((1, 3, 2), "b,s,f", **QUIET), vector(1),
+                                                                        **QUIET))],
+    "SquaredLoss": [(ValueError, "margin", lambda: pair(nm.SquaredLoss, -1)(1)),
+                    (ValueError, "axis f is needed", lambda: nm.SquaredLoss(nm.Input((1, 2), "b,x", **QUIET), vector(1),
+                                                                              **QUIET))],
+    "AbsLoss": [(ValueError, "'input1'", lambda: nm.AbsLoss(image(1), vector(1), **QUIET))],
+    "GaussianNLL": [(ValueError, "'input1'", lambda: nm.GaussianNLL(image(1), image(1, 3), image(1), **QUIET)),
+                    (ValueError, "'input2'", lambda: nm.GaussianNLL(image(1), image(1), image(1, 3), **QUIET))],
+    "BetaNLL": [(ValueError, "'input1'", lambda: nm.BetaNLL(image(1), image(1, 3), image(1), **QUIET))],
+    "EuclideanDistance": [(ValueError, "'input1'", lambda: nm.EuclideanDistance(image(1), image(1, 3), **QUIET))],
+    "RampLoss": [(ValueError, "'input1'", lambda: nm.RampLoss(image(1), image(1, 3), **QUIET))],
+    "OneHot": [(ValueError, "size 1 on axis f", lambda: nm.OneHot(image(1), 3, **QUIET)),
+               (ValueError, "n_class", lambda: nm.OneHot(ids(1), 0, **QUIET))],
+    "_Sobel": [(ValueError, "spatial axis", lambda: _Sobel(vector(1)))],
+    "SignedDistance": [(ValueError, "spacing", lambda: nm.SignedDistance(ids(1), 2, [1, 2, 3], **QUIET)),
+                       (ValueError, "spacing", lambda: nm.SignedDistance(ids(1), 2, [1, 0], **QUIET)),
+                       (ValueError, "size 1", lambda: nm.SignedDistance(image(1), 2, **QUIET)),
+                       (ValueError, "scale", lambda: nm.SignedDistance(ids(1), 2, scale=0, **QUIET))],
+    "BoundaryLoss": [(ValueError, "class_weights", lambda: pair(nm.BoundaryLoss, class_weights=[1])(1)),
+                     (TypeError, "example_weights", lambda: pair(nm.BoundaryLoss, example_weights=[1])(1)),
+                     (ValueError, "'input1'", lambda: nm.BoundaryLoss(image(1), image(1, 3), **QUIET))],
+    "Affinities": [(ValueError, "nhood", lambda: nm.Affinities(ids(1), [], **QUIET)),
+                   (ValueError, "nhood", lambda: nm.Affinities(ids(1), [[1, 0, 0]], **QUIET)),
+                   (ValueError, "nhood", lambda: nm.Affinities(ids(1), [[0, 0]], **QUIET)),
+                   (ValueError, "nhood", lambda: nm.Affinities(ids(1), [[0.5, 0]], **QUIET)),
+                   (ValueError, "size 1", lambda: nm.Affinities(image(1), **QUIET))],
+    "AffinityLoss": [(ValueError, "2 (not", lambda: nm.AffinityLoss(probabilities(1), ids(1, (2, 3)), **QUIET)),
+                     (ValueError, "'input1'", lambda: nm.AffinityLoss(image(1), ids(1, (6, 7)), **QUIET)),
+                     (ValueError, "example_weights", lambda: pair(nm.AffinityLoss, example_weights=vector(1))(1))],
     "Classification": [(ValueError, "n_class and n_indep", lambda: Classification(image(1), **QUIET))],
     "_Errors": [(ValueError, "override_f=1", lambda: nm.Errors(p := probabilities(1), target(p, 2),
                                                                target_is_sparse=True, **QUIET))],

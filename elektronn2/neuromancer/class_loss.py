@@ -1,0 +1,480 @@
+"""Class probabilities, the classes chosen by them, and the losses that they are trained with."""
+
+import numpy as np
+
+from elektronn2.neuromancer import computations as C
+from elektronn2.neuromancer import loss_functions as L
+from elektronn2.neuromancer.node_basic import Node
+from elektronn2.neuromancer.shape import TaggedShape
+
+SCALAR = TaggedShape((1,), "f")
+
+
+# -- checks -------------------------------------------------------------------------------------------
+def what(node):
+    """How errors call a node: class and name."""
+    return f"{type(node).__name__} {node.name!r}"
+
+
+def feature_axis(node, parent):
+    """Index of axis f of a parent. ValueError naming both nodes if there is none."""
+    if not parent.shape.hastag("f"):
+        raise ValueError(f"{what(node)}: {parent.name!r} has shape {parent.shape}, an axis f is needed.")
+    return parent.shape.tag2index("f")
+
+
+def differ(shape, sizes):
+    """Whether any two known sizes differ."""
+    return len(shape) != len(sizes) or any(n is not None and m is not None and n != m for n, m in zip(shape, sizes))
+
+
+def check_target(node, pred, target, f=None, hint=""):
+    """The target must have the axes of ``pred``, with ``f`` features (None: as many)."""
+    wanted = pred.shape if f is None else pred.shape.updateshape("f", f)
+    if wanted.tags != target.shape.tags or differ(wanted, target.shape):
+        raise ValueError(f"{what(node)}: {target.name!r} has shape {target.shape}, needed is {wanted} to go with "
+                         f"{pred.name!r}. {hint}".rstrip())
+
+
+def check_sizes(node, argument, given, wanted):
+    """A node given as ``argument`` must have the sizes ``wanted`` (None: any)."""
+    if isinstance(given, Node) and differ(given.shape, wanted):
+        raise ValueError(f"{what(node)}: {argument} {given.name!r} has shape {given.shape}, needed are sizes "
+                         f"{tuple(wanted)}.")
+
+
+def checked_ids(node, target, n_class):
+    """Expression of the ids of ``target``; ids from ``n_class`` on are a ValueError when it is computed."""
+    return L.checked_ids(target.output, n_class, f"{what(node)}: {target.name!r}")
+
+
+def weight_class(node, class_weights, n, per):
+    """Make the parameter ``class_weights`` of ``n`` values, one per ``per``, unless they are a node, or None."""
+    check_sizes(node, "class_weights", class_weights, [n])
+    node.class_weights = class_weights
+    if class_weights is None or isinstance(class_weights, Node):
+        return
+    value = np.asarray(class_weights, float)
+    if value.shape != (n,):
+        raise ValueError(f"{what(node)}: class_weights needs {n} values, one per {per}, got {class_weights!r}.")
+    node.make_param("class_weights", value, (n,), None, apply_train=False, apply_reg=False)
+
+
+def weighting_nodes(where, **given):
+    """Those of the arguments that are nodes; they may also be None, and class_weights values. TypeError for others."""
+    for name, value in given.items():
+        if value is not None and not isinstance(value, Node) and name != "class_weights":
+            raise TypeError(f"{where}: {name} must be a node or None, got {value!r}.")
+    return [value for value in given.values() if isinstance(value, Node)]
+
+
+def expression(given):
+    """What stands for a node in expressions; parameters and None stand for themselves."""
+    return given.output if isinstance(given, Node) else given
+
+
+def not_negative(node, **argument):
+    """The value of an argument, if it is a number from 0 on."""
+    (name, value), = argument.items()
+    if not value >= 0:
+        raise ValueError(f"{what(node)}: {name} must not be negative, got {value!r}.")
+    return value
+
+
+def positive(node, **argument):
+    """The value of an argument, if it is a number above 0."""
+    (name, value), = argument.items()
+    if not value > 0:
+        raise ValueError(f"{what(node)}: {name} must be positive, got {value!r}.")
+    return value
+
+
+def counts(node, f, n_class, n_indep):
+    """n_class and n_indep with 'auto' resolved; n_class * n_indep must be the number of features."""
+    if n_class == "auto":
+        if f % n_indep:
+            raise ValueError(f"{what(node)}: {f} features cannot be divided into n_indep={n_indep} blocks.")
+        n_class = f // n_indep
+    if n_class * n_indep != f:
+        raise ValueError(f"{what(node)}: n_class * n_indep must be the number of features, {n_class} * {n_indep} != {f}.")
+    return n_class, n_indep
+
+
+# -- probabilities and classes --------------------------------------------------------------------------
+class Softmax(Node):
+    """Softmax over the features, separately in ``n_indep`` consecutive blocks of ``n_class``.
+
+    Input (b, f, *L) with linear activation, output (b, f, *L), each block positive with sum 1.
+    ValueError if the parent has another activation than 'lin' or the counts do not fit.
+    """
+
+    def __init__(self, parent, n_class="auto", n_indep=1, name="softmax", print_repr=True):
+        super().__init__(parent, name, print_repr)
+        activation = getattr(parent, "activation_func", "lin")
+        if activation not in ("lin", "linear"):
+            raise ValueError(f"Softmax {name!r}: its parent {parent.name!r} has activation {activation!r}; "
+                             "make it with activation_func='lin'.")
+        self.axis = feature_axis(self, parent)
+        self.n_class, self.n_indep = counts(self, parent.shape["f"], n_class, n_indep)
+
+    def _make_output(self):
+        self.output = C.softmax(self.parent.output, self.axis, self.n_indep)
+
+
+def softmax_of(node):
+    """The Softmax that a node is, or None."""
+    return node if isinstance(node, Softmax) else None
+
+
+class Classification(Node):
+    """Class ids: the largest probability of each block, or (for sigmoid features) probability > 0.5.
+
+    Input (b, n_indep * n_class, *L), output (b, n_indep, *L) int64.
+    """
+
+    def __init__(self, pred, n_class="auto", n_indep="auto", name="cls", print_repr=True):
+        super().__init__(pred, name, print_repr)
+        self.axis = feature_axis(self, pred)
+        f = pred.shape["f"]
+        softmax = softmax_of(pred)
+        if softmax is not None:
+            self.n_class, self.n_indep = softmax.n_class, softmax.n_indep
+        elif getattr(pred, "activation_func", None) in ("sig", "logistic", "sigmoid"):
+            self.n_class, self.n_indep = 2, f
+        elif "auto" in (n_class, n_indep):
+            raise ValueError(f"Classification {name!r}: {pred.name!r} is neither a Softmax nor has a sigmoid "
+                             "activation, so n_class and n_indep must be given.")
+        else:
+            self.n_class, self.n_indep = n_class, n_indep
+            if n_indep != f:
+                counts(self, f, n_class, n_indep)
+        self.threshold = self.n_indep == f
+
+    def _make_output(self):
+        self.output = L.classification(self.parent.output, self.n_indep, self.threshold, self.axis)
+
+    def _calc_shape(self):
+        self.shape = self.parent.shape.updateshape("f", self.n_indep)
+
+
+SPARSE = "Sparse targets hold class ids: use override_f=1."
+
+
+class _Errors(Node):
+    """Share of labelled elements with the wrong class. Inputs (b, n_indep, *L) and target, output (1,)."""
+
+    def __init__(self, cls, target, target_is_sparse=False, name="errors", print_repr=True):
+        super().__init__([cls, target], name, print_repr)
+        self.target_is_sparse = bool(target_is_sparse)
+        self.n_indep = cls.n_indep
+        f = self.n_indep if target_is_sparse else self.n_indep * (1 if cls.threshold else cls.n_class)
+        check_target(self, cls, target, f, SPARSE if target_is_sparse else "")
+
+    def _make_output(self):
+        cls, target = self.parents
+        sparse = self.target_is_sparse or cls.threshold
+        axis = cls.shape.tag2index("f")
+        self.output = L.error_rate(cls.output, target.output, cls.n_class, self.n_indep, sparse, axis)
+
+    def _calc_shape(self):
+        self.shape = SCALAR
+
+
+def Errors(pred, target, target_is_sparse=False, n_class="auto", n_indep="auto", name="errors", print_repr=True):
+    """Classification error: the share of elements whose predicted class differs from the target's, shape (1,).
+
+    Unlabelled elements (ids below 0 or beyond the classes) do not count.
+
+    ``pred``: a Softmax, a sigmoid layer or a Classification
+    (which is made, under the name 'cls for errors', for the others).
+    """
+    cls = pred if isinstance(pred, Classification) else Classification(
+        pred, n_class, n_indep, name="cls for errors", print_repr=False)
+    return _Errors(cls, target, target_is_sparse, name=name, print_repr=print_repr)
+
+
+# -- losses ---------------------------------------------------------------------------------------------
+class _ClassLoss(Node):
+    """What the losses of class probabilities have in common: target, weights and masks.
+
+    ``pred`` (b, n_indep * n_class, *L): a Softmax. ``target``: class ids (b, n_indep, *L) if ``target_is_sparse``, where
+    negative ids are unlabelled, else probabilities shaped like ``pred``, where -1 and below, and NaN, are unlabelled.
+    ``class_weights``: list, array or node, one factor per feature of ``pred``. ``example_weights``: node (b, *L).
+    ``mask_class_labeled``: node (b, f), 0 ignores elements of that class. ``mask_class_not_present``: node (b, f),
+    1 says that a class is certainly absent from the example, also where it is unlabelled.
+
+    ValueError if ``pred`` is no Softmax, shapes do not fit, or (when computed) an id is n_class or above.
+    """
+
+    _unknown_ids_are_errors = True
+
+    def __init__(self, pred, target, target_is_sparse=False, class_weights=None, example_weights=None,
+                 mask_class_labeled=None, mask_class_not_present=None, name="loss", print_repr=True):
+        weighting = dict(class_weights=class_weights, example_weights=example_weights,
+                         mask_class_labeled=mask_class_labeled, mask_class_not_present=mask_class_not_present)
+        extra = weighting_nodes(f"{type(self).__name__} {name!r}", **weighting)
+        super().__init__([pred, target, *extra], name, print_repr)
+        softmax = softmax_of(pred)
+        if softmax is None:
+            raise ValueError(f"{what(self)}: pred must be a Softmax node, got {pred.name!r}.")
+        self.n_class, self.n_indep, self.axis = softmax.n_class, softmax.n_indep, softmax.axis
+        self.target_is_sparse = bool(target_is_sparse)
+        f = pred.shape["f"]
+        check_target(self, pred, target, self.n_indep if target_is_sparse else f, SPARSE if target_is_sparse else "")
+        weight_class(self, class_weights, f, f"feature of {pred.name!r}")
+        self.example_weights = example_weights
+        self.mask_class_labeled, self.mask_class_not_present = mask_class_labeled, mask_class_not_present
+        check_sizes(self, "example_weights", example_weights, pred.shape.delaxis("f"))
+        for mask in ("mask_class_labeled", "mask_class_not_present"):
+            check_sizes(self, mask, getattr(self, mask), [pred.shape["b"] if pred.shape.hastag("b") else 1, f])
+
+    def _terms(self):
+        """Arguments that the functions of all of these losses take."""
+        pred, target = self.parents[:2]
+        check = self.target_is_sparse and self._unknown_ids_are_errors
+        ids = checked_ids(self, target, self.n_class) if check else target.output
+        names = ("class_weights", "example_weights", "mask_class_labeled", "mask_class_not_present")
+        return dict(pred=pred.output, target=ids, **{k: expression(getattr(self, k)) for k in names},
+                    n_class=self.n_class, n_indep=self.n_indep, sparse=self.target_is_sparse, axis=self.axis)
+
+
+class MultinoulliNLL(_ClassLoss):
+    """Negative log-likelihood of class probabilities; its mean is the mean per labelled element.
+
+    ``pred`` (b, n_indep * n_class, *L): a Softmax. ``target``: class ids (b, n_indep, *L) if ``target_is_sparse``,
+    where negative ids (and ids from n_class on) are unlabelled, else probabilities shaped like ``pred``, where -1 and
+    below, and NaN, are unlabelled. Output (b, 1, *L).
+
+    ``class_weights``: list, array or node, one factor per feature of ``pred``. ``example_weights``: node (b, *L).
+    ``weakness``: share of the target that is replaced by the prediction itself, at labelled elements.
+    ``mask_class_labeled``: node (b, f), 0 ignores elements of that class. ``mask_class_not_present``: node (b, f),
+    1 says that a class is certainly absent from the example.
+
+    out = sum_f(-t * w * ln(pred + 1e-5)) * size / (n_labelled + 1e-5). ValueError if ``pred`` is no Softmax, or shapes
+    do not fit.
+    """
+
+    _unknown_ids_are_errors = False
+
+    def __init__(self, pred, target, target_is_sparse=False, class_weights=None, example_weights=None, weakness=0,
+                 mask_class_labeled=None, mask_class_not_present=None, name="nll", print_repr=True):
+        super().__init__(pred, target, target_is_sparse, class_weights, example_weights, mask_class_labeled,
+                         mask_class_not_present, name, print_repr)
+        if not 0 <= weakness < 1:
+            raise ValueError(f"{what(self)}: weakness must be in [0, 1), got {weakness!r}.")
+        self.weakness = weakness
+
+    def _make_output(self):
+        self.output = L.multinoulli_nll(**self._terms(), weakness=self.weakness)
+
+    def _calc_shape(self):
+        self.shape = self.parents[0].shape.updateshape("f", 1)
+
+
+class BlockedMultinoulliNLL(MultinoulliNLL):
+    """Negative log-likelihood in which weaker foreground classes are not pushed down much by the strongest one.
+
+    Before the likelihood is taken, the probability of each class from 1 on is raised to at least ``blocking_factor``
+    (0 to 1) times the largest of these. Inputs (b, n_indep * n_class, *L) and target, output (b, 1, *L); everything
+    else as in :class:`MultinoulliNLL`, but (when computed) an id of n_class or above is a ValueError.
+
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> p = nm.Softmax(nm.Input((1, 3), 'b,f', print_repr=False), print_repr=False)
+    >>> t = nm.Input_like(p, 'int16', override_f=1, print_repr=False)
+    >>> nll = nm.BlockedMultinoulliNLL(p, t, target_is_sparse=True, print_repr=False)
+    >>> nll(np.log([[0.2, 0.7, 0.1]]).astype('float32'), [[2]]).round(2)  # -ln(0.5 * 0.7)
+    array([[1.05]], dtype=float32)
+    """
+
+    _unknown_ids_are_errors = True
+
+    def __init__(self, pred, target, blocking_factor=0.5, target_is_sparse=False, class_weights=None,
+                 example_weights=None, mask_class_labeled=None, mask_class_not_present=None, name="nll",
+                 print_repr=True):
+        super().__init__(pred, target, target_is_sparse, class_weights, example_weights, 0, mask_class_labeled,
+                         mask_class_not_present, name, print_repr)
+        if not 0 <= blocking_factor <= 1:
+            raise ValueError(f"{what(self)}: blocking_factor must be in [0, 1], got {blocking_factor!r}.")
+        self.blocking_factor = blocking_factor
+
+    def _terms(self):
+        terms = super()._terms()
+        return dict(terms, pred=L.blocked(terms["pred"], self.blocking_factor, self.n_indep, self.axis))
+
+
+class FocalLoss(MultinoulliNLL):
+    """Negative log-likelihood that counts what is already predicted well less, by the factor (1 - pred) ** gamma.
+
+    out = sum_f(-t * w * (1 - pred) ** gamma * ln(pred + 1e-5)) * size / (n_labelled + 1e-5)
+
+    Inputs (b, n_indep * n_class, *L) and target, output (b, 1, *L); the mean is that per labelled element. ``gamma``:
+    from 0 on, where 0 gives :class:`MultinoulliNLL`; the ``class_weights`` are the alpha of the paper. Everything else
+    as in MultinoulliNLL. ValueError for a negative gamma and (when computed) an id of n_class or above.
+
+    Lin et al. 2017, Focal loss for dense object detection, https://arxiv.org/abs/1708.02002
+
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> p = nm.Softmax(nm.Input((1, 2, 3), 'b,f,x', print_repr=False), print_repr=False)
+    >>> t = nm.Input_like(p, 'int16', override_f=1, print_repr=False)
+    >>> loss = nm.FocalLoss(p, t, target_is_sparse=True, print_repr=False)
+    >>> x = np.array([[[0, 4, 0], [0, 0, 0]]], 'float32')
+    >>> loss(x, [[[0, 0, -1]]]).round(3)  # undecided, sure, unlabelled
+    array([[[0.26, 0.  , 0.  ]]], dtype=float32)
+    """
+
+    _unknown_ids_are_errors = True
+
+    def __init__(self, pred, target, target_is_sparse=False, gamma=2.0, class_weights=None, example_weights=None,
+                 mask_class_labeled=None, mask_class_not_present=None, name="focal", print_repr=True):
+        super().__init__(pred, target, target_is_sparse, class_weights, example_weights, 0, mask_class_labeled,
+                         mask_class_not_present, name, print_repr)
+        self.gamma = not_negative(self, gamma=gamma)
+
+    def _make_output(self):
+        self.output = L.multinoulli_nll(**self._terms(), gamma=self.gamma)
+
+
+class TverskyLoss(_ClassLoss):
+    """Overlap of the predicted with the true regions, with separate weights of false positives and false negatives.
+
+    out = mean over classes of (1 - T) ** gamma, T = (tp + smooth) / (tp + alpha * fp + beta * fn + smooth)
+
+    with tp = sum(p * t), fp = sum(p * (1 - t)) and fn = sum((1 - p) * t) over all labelled elements of the batch.
+    Inputs (b, n_indep * n_class, *L) and target, output (1,).
+
+    ``pred``, ``target``, ``target_is_sparse``: as in :class:`MultinoulliNLL`. ``alpha``, ``beta``: more beta for fewer
+    misses; 0.5 each is the Dice loss, 1 each the Jaccard (IoU) loss. ``gamma``: exponent; below 1 it stresses classes
+    that are predicted well, above 1 the others. ``smooth``: what empty classes have as overlap. ``class_weights``:
+    list, array or node (f,), weights of the mean over classes; 0 leaves one out. ``example_weights``: node (b, *L),
+    weights of the elements in the sums. ``mask_class_labeled``, ``mask_class_not_present``: nodes (b, f); elements of
+    a class with 0 in the first are unlabelled, and in the second 1 says that the class is absent also where
+    elements are unlabelled. ValueError for negative numbers, shapes that do not fit, and (when computed) an id of
+    n_class or above.
+
+    Salehi et al. 2017, https://arxiv.org/abs/1706.05721; gamma: Abraham and Khan 2019, https://arxiv.org/abs/1810.07842
+
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> p = nm.Softmax(nm.Input((1, 2, 4), 'b,f,x', print_repr=False), print_repr=False)
+    >>> t = nm.Input_like(p, 'int16', override_f=1, print_repr=False)
+    >>> loss = nm.TverskyLoss(p, t, target_is_sparse=True, alpha=0.3, beta=0.7, print_repr=False)
+    >>> loss(np.zeros((1, 2, 4), 'float32'), [[[0, 0, 1, -1]]]).round(2)
+    array([0.51], dtype=float32)
+    """
+
+    def __init__(self, pred, target, target_is_sparse=False, alpha=0.5, beta=0.5, gamma=1.0, smooth=L.EPS,
+                 class_weights=None, example_weights=None, mask_class_labeled=None, mask_class_not_present=None,
+                 name="tversky", print_repr=True):
+        super().__init__(pred, target, target_is_sparse, class_weights, example_weights, mask_class_labeled,
+                         mask_class_not_present, name, print_repr)
+        self.alpha, self.beta = not_negative(self, alpha=alpha), not_negative(self, beta=beta)
+        self.gamma, self.smooth = positive(self, gamma=gamma), positive(self, smooth=smooth)
+
+    def _make_output(self):
+        self.output = L.tversky(**self._terms(), alpha=self.alpha, beta=self.beta, gamma=self.gamma, smooth=self.smooth)
+
+    def _calc_shape(self):
+        self.shape = SCALAR
+
+
+class DiceLoss(_ClassLoss):
+    """One minus the Dice overlap of the predicted with the true regions, mean over classes.
+
+    out = mean over classes of 1 - (2 * sum(p * t) + smooth) / (sum(p) + sum(t) + smooth)
+
+    The sums run over all labelled elements of the batch, so that a class need not occur in every example. Inputs
+    (b, n_indep * n_class, *L) and target, output (1,). All arguments as in :class:`TverskyLoss`.
+
+    Milletari et al. 2016 (V-Net), https://arxiv.org/abs/1606.04797, there with squares in the denominator; this form:
+    Drozdzal et al. 2016, https://arxiv.org/abs/1608.04117
+
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> p = nm.Softmax(nm.Input((1, 2, 4), 'b,f,x', print_repr=False), print_repr=False)
+    >>> t = nm.Input_like(p, 'int16', override_f=1, print_repr=False)
+    >>> loss = nm.DiceLoss(p, t, target_is_sparse=True, class_weights=[0, 1], print_repr=False)
+    >>> loss(np.zeros((1, 2, 4), 'float32'), [[[0, 0, 1, -1]]]).round(2)  # 1 - 2 * 0.5 / (1.5 + 1)
+    array([0.6], dtype=float32)
+    """
+
+    def __init__(self, pred, target, target_is_sparse=False, smooth=L.EPS, class_weights=None, example_weights=None,
+                 mask_class_labeled=None, mask_class_not_present=None, name="dice", print_repr=True):
+        super().__init__(pred, target, target_is_sparse, class_weights, example_weights, mask_class_labeled,
+                         mask_class_not_present, name, print_repr)
+        self.smooth = positive(self, smooth=smooth)
+
+    def _make_output(self):
+        self.output = L.tversky(**self._terms(), smooth=self.smooth / 2)  # both of its terms are half of ours
+
+    def _calc_shape(self):
+        self.shape = SCALAR
+
+
+class DiceCELoss(DiceLoss):
+    """Cross-entropy plus Dice loss: ce_weight * mean(MultinoulliNLL) + dice_weight * DiceLoss.
+
+    Inputs (b, n_indep * n_class, *L) and target, output (1,). Weights and masks act on both; all other arguments as in
+    :class:`DiceLoss`. ValueError for negative weights.
+
+    Isensee et al. 2021 (nnU-Net), https://doi.org/10.1038/s41592-020-01008-z
+
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> p = nm.Softmax(nm.Input((1, 2, 4), 'b,f,x', print_repr=False), print_repr=False)
+    >>> t = nm.Input_like(p, 'int16', override_f=1, print_repr=False)
+    >>> loss = nm.DiceCELoss(p, t, target_is_sparse=True, print_repr=False)
+    >>> loss(np.zeros((1, 2, 4), 'float32'), [[[0, 0, 1, -1]]]).round(2)  # ln(2) + (3/7 + 0.6) / 2
+    array([1.21], dtype=float32)
+    """
+
+    def __init__(self, pred, target, target_is_sparse=False, ce_weight=1.0, dice_weight=1.0, smooth=L.EPS,
+                 class_weights=None, example_weights=None, mask_class_labeled=None, mask_class_not_present=None,
+                 name="dice_ce", print_repr=True):
+        super().__init__(pred, target, target_is_sparse, smooth, class_weights, example_weights, mask_class_labeled,
+                         mask_class_not_present, name, print_repr)
+        self.ce_weight = not_negative(self, ce_weight=ce_weight)
+        self.dice_weight = not_negative(self, dice_weight=dice_weight)
+
+    def _make_output(self):
+        super()._make_output()
+        nll = L.multinoulli_nll(**self._terms())
+        self.output = self.ce_weight * nll.mean() + self.dice_weight * self.output
+
+
+class LovaszSoftmax(_ClassLoss):
+    """The Jaccard (IoU) loss, continued to probabilities such that it can be trained on (Lovász extension).
+
+    For each class, the errors m = abs(t - p) of all labelled elements of the batch are sorted from large to small, and
+    out = sum_i m_i * (J_i - J_(i-1)), where J_i is one minus the Jaccard index that results if the i elements with the
+    largest errors are wrong; then the mean over the classes that occur. Inputs (b, n_indep * n_class, *L) and target,
+    output (1,): 0 if nothing is labelled.
+
+    ``pred``, ``target``, ``target_is_sparse``: as in :class:`MultinoulliNLL`. ``class_weights``: list, array or node
+    (f,), weights of the mean over classes. ``example_weights``: node (b, *L), weights of the elements in the Jaccard
+    index. ``mask_class_labeled``, ``mask_class_not_present``: nodes (b, f); elements of a class with 0 in the first
+    are unlabelled, and a class with 1 in the second counts although it does not occur.
+
+    Berman et al. 2018, The Lovász-Softmax loss, https://arxiv.org/abs/1705.08790
+
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> p = nm.Softmax(nm.Input((1, 2, 3), 'b,f,x', print_repr=False), print_repr=False)
+    >>> t = nm.Input_like(p, 'int16', override_f=1, print_repr=False)
+    >>> loss = nm.LovaszSoftmax(p, t, target_is_sparse=True, print_repr=False)
+    >>> x = np.array([[[9, 9, 0], [-9, -9, 0]]], 'float32')
+    >>> loss(x, [[[0, 1, -1]]]).round(2)  # class 0 has IoU 1/2, class 1 has 0
+    array([0.75], dtype=float32)
+    """
+
+    def __init__(self, pred, target, target_is_sparse=False, class_weights=None, example_weights=None,
+                 mask_class_labeled=None, mask_class_not_present=None, name="lovasz", print_repr=True):
+        super().__init__(pred, target, target_is_sparse, class_weights, example_weights, mask_class_labeled,
+                         mask_class_not_present, name, print_repr)
+
+    def _make_output(self):
+        self.output = L.lovasz_softmax(**self._terms())
+
+    def _calc_shape(self):
+        self.shape = SCALAR
