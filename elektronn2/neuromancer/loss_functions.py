@@ -63,9 +63,14 @@ def _weights(pred, class_weights, example_weights, axis):
     return weights if class_weights is None else weights * _along(class_weights, pred, axis)
 
 
+def _count(known, like):
+    """Number of known elements in the precision of ``like``: a quotient of integers would be in single precision."""
+    return known.sum().to(like.dtype)
+
+
 def _per_known(loss, known):
     """0 where not known; scaled so that the mean is that of what is known."""
-    return torch.where(known, loss, 0) * (loss.numel() / known.sum().clamp_min(1))
+    return torch.where(known, loss, 0) * (loss.numel() / _count(known, loss).clamp_min(1))
 
 
 # -- class probabilities ------------------------------------------------------------------------------
@@ -193,7 +198,7 @@ def binary_nll(pred, target, subtract_label_entropy=False):
     nll = _cross_entropy(pred, t)
     if subtract_label_entropy:
         nll = nll - _cross_entropy(t, t)
-    return torch.where(known, nll, 0) * (pred.numel() / (known.sum() + 1))
+    return torch.where(known, nll, 0) * (pred.numel() / (_count(known, pred) + 1))
 
 
 def _cross_entropy(p, t):
@@ -211,7 +216,7 @@ def difference(pred, target, margin=None, scale_correction=None, absolute=False,
         loss = loss * (d.abs() >= margin)
     if scale_correction is not None:
         loss = loss * (scale_correction * t.abs() + 1 if absolute else scale_correction / (t.abs() + scale_correction))
-    return loss.mean(axis, keepdim=True) * (pred.numel() / (known.sum() + 1))
+    return loss.mean(axis, keepdim=True) * (pred.numel() / (_count(known, pred) + 1))
 
 
 @op
