@@ -19,7 +19,7 @@ MISSING = -666.0  # what NaN becomes in targets of numbers
 @op(meta=lambda target, n_class, where: target)
 def checked_ids(target, n_class, where):
     """``target`` as it is, if all its class ids are below ``n_class``. Else ValueError, which begins with ``where``."""
-    if bool((target >= n_class).any()):
+    if (target >= n_class).any():
         raise ValueError(f"{where} holds the id {target.max().item():g}, but there are {n_class} classes, 0 to "
                          f"{n_class - 1}. Unlabelled elements have negative ids.")
     return target
