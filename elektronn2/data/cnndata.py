@@ -1,7 +1,6 @@
 """Training samples: patches of image volumes in h5 files, warped and augmented, with the targets that belong to them."""
 import logging
 import operator
-import secrets
 import threading
 from dataclasses import fields, replace
 from typing import NamedTuple
@@ -12,7 +11,19 @@ from tqdm import tqdm
 from elektronn2.data import non_geometric_augmentation as nga
 from elektronn2.data.image import BORDER_MODES, fit_border, make_affinities, make_nhood_targets
 from elektronn2.data.io import Volume, check_files, file_pairs, open_dataset, read_ll_mask
-from elektronn2.data.sampling import WARP_ARGS, BatchOptions, check_fit, check_names, generator
+from elektronn2.data.sampling import (
+    BatchOptions,
+    as_channels,
+    as_seed,
+    as_shares,
+    as_triples,
+    check_aniso_factor,
+    check_fit,
+    check_names,
+    check_switches,
+    check_warp_args,
+    generator,
+)
 from elektronn2.data.transformations import WarpingOOBError, free_threads, get_warped_slice, xyz2zxy
 from elektronn2.utils.basic import as_float
 from elektronn2.utils.validate import suggest
@@ -25,10 +36,12 @@ OPTIONS = [f.name for f in fields(BatchOptions)]
 
 
 class Cube(NamedTuple):
-    """An image (f, z, x, y), its labels (f, z, x, y) or (n,), and its lazy-label masks, int16 (2, n)."""
+    """An image (f, z, x, y), its labels (f, z, x, y) or (n,), its lazy-label masks, int16 (2, n), and how it is called."""
     image: object
     labels: object
     ll_mask: np.ndarray
+    name: str
+    labelled: bool  # whether anything is; taken for granted while the labels stay in their file
 
 
 class BatchCreatorImage:
@@ -43,15 +56,16 @@ class BatchCreatorImage:
     d_path, l_path : folders of images and labels; ``~`` is understood
     d_files, l_files : lists of (file name, name of the data set), in pairs
         Axes (z, x, y) or (f, z, x, y). Labels are centred in their image. Images are uint8 (divided by 255), uint16 (65535)
-        or floating point as it is. Labels are of any type; negative ones and NaN (which becomes -666) count as unlabelled.
+        or floating point as it is, best in 0..1. Labels are of any type; negative ones and NaN (which becomes -666) count as
+        unlabelled. If a loss takes the target for class ids, they must be whole numbers below its number of classes.
         An optional data set ``ll_mask``, (2, n_classes), beside the labels holds masks for lazy labels.
     cube_prios : weights, one per training cube in order (default: its number of label elements)
     valid_cubes : indices of pairs that are kept for validation
     border_mode : for 'img-scalar': how images are fitted to the patch: 'keep', 'crop', 'mirror', '0-pad'; see
         :func:`elektronn2.data.image.fit_border`
     aniso_factor : length of a voxel in z over that in x and y; 1 for isotropic data
-    target_vec_ix : triples of label channels that are vectors (z, x, y), to be turned with the patch
-    target_discrete_ix : label channels that must not be interpolated (default: all); [] for probabilities
+    target_vec_ix : triples (or one) of label channels that are vectors (z, x, y), to be turned with the patch
+    target_discrete_ix : label channels (or one) that must not be interpolated (default: all); [] for probabilities
     h5stream : leave the volumes in the files and read each patch from there
     zxy : False if the axes in the files are ([f,] x, y, z)
     seed : integer of at least 0; None: one that cannot be foreseen, found in ``seed`` afterwards
@@ -59,8 +73,10 @@ class BatchCreatorImage:
     Sample k of a seed is always the same, whoever asks, when, and in which thread (:meth:`sample`). Volumes are kept in the
     dtype in which they are stored.
 
-    Raises FileNotFoundError listing all missing files, KeyError for an unknown data set, OSError for a broken file, and
-    ValueError naming cube, file and axis where shapes do not go together.
+    Raises FileNotFoundError listing all missing files, KeyError for an unknown data set, OSError for a broken file,
+    TypeError for arguments of another kind, and ValueError naming cube, file and axis where shapes do not go together, an
+    image has NaN or infinity, labels do not fit the target, or nothing is labelled in all training cubes. With
+    ``h5stream``, values are checked patch by patch, when they are read.
 
     >>> import tempfile
     >>> from elektronn2 import neuromancer as nm
@@ -81,28 +97,23 @@ class BatchCreatorImage:
         given = dict(target_node=target_node is not None, d_path=d_path, l_path=l_path, d_files=d_files, l_files=l_files)
         if missing := [name for name, value in given.items() if not value]:
             raise ValueError(f"BatchCreatorImage needs {', '.join(missing)}.")
-        if len(d_files) != len(l_files):
-            raise ValueError(f"{len(d_files)} image files but {len(l_files)} label files: they must form pairs.")
+        d_pairs, l_pairs = file_pairs("d_files", d_path, d_files), file_pairs("l_files", l_path, l_files)
+        if len(d_pairs) != len(l_pairs):
+            raise ValueError(f"{len(d_pairs)} image files but {len(l_pairs)} label files: they must form pairs.")
         if border_mode not in BORDER_MODES:
             raise ValueError(f"border_mode must be one of {', '.join(BORDER_MODES)}; got {border_mode!r}."
                              f"{suggest(border_mode, BORDER_MODES)}")
-        if not aniso_factor > 0:
-            raise ValueError(f"aniso_factor must be above 0 (1 for isotropic data), got {aniso_factor!r}.")
+        check_aniso_factor(aniso_factor)
+        check_switches(dict(h5stream=h5stream, zxy=zxy), ("h5stream", "zxy"))
         self.border_mode, self.aniso_factor, self.h5stream, self.zxy = border_mode, aniso_factor, h5stream, zxy
-        self.seed = secrets.randbits(32) if seed is None else operator.index(seed)
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, got {seed}.")
-        self.target_vec_ix, self.target_discrete_ix = target_vec_ix, target_discrete_ix
+        self.seed = as_seed(seed)
+        self.target_vec_ix = as_triples(target_vec_ix)
+        self.target_discrete_ix = as_channels("target_discrete_ix", target_discrete_ix)
+        self._beyond = {}  # image channel: where and how far its values leave 0..1
         self._next, self._lock, self._warned = {"train": 0, "valid": 0}, threading.Lock(), set()
         self._take_geometry(input_node, target_node)
-        self._read(file_pairs("d_files", d_path, d_files), file_pairs("l_files", l_path, l_files), valid_cubes)
+        self._read(d_pairs, l_pairs, valid_cubes, cube_prios)
         self._check_channels(target_node.shape)
-        prios = [np.prod(c.labels.shape) for c in self._cubes["train"]] if cube_prios is None else list(cube_prios)
-        if len(prios) != len(self.train_d):
-            raise ValueError(f"cube_prios needs one value per training cube ({len(self.train_d)}), got {len(prios)}.")
-        if min(prios) < 0 or not sum(prios) > 0:
-            raise ValueError(f"cube_prios must not be negative, and not all 0; got {prios}.")
-        self.cube_prios = np.array(prios, float) / np.sum(prios)
         self.n_successful_warp = self.n_failed_warp = 0
         logger.info("%s", self)
 
@@ -127,6 +138,10 @@ class BatchCreatorImage:
         self.target_ps = self.strides * (np.array(target.spatial_shape) - 1) + 1
         if self.mode == "img-scalar" and (self.h5stream or self.target_vec_ix or self.target_discrete_ix is not None):
             raise ValueError("h5stream, target_vec_ix and target_discrete_ix are for labels with spatial axes.")
+        losses = [node for node in getattr(target_node, "children", {}).values() if getattr(node, "target_is_sparse", False)]
+        classes = [node.n_class for node in losses if hasattr(node, "n_class")]
+        one = "f" in target.tags and target["f"] == 1  # affinities, which are made from ids of cells, are three
+        self.n_class = min(classes) if classes and one else None
 
     def _volume_geometry(self):
         """Patch size, offsets, strides and target size on the axes (z, x, y), also of a 2-D network."""
@@ -135,7 +150,7 @@ class BatchCreatorImage:
             geometry = [(z, *values) for z, values in zip((1, 0, 1, 1), geometry)]
         return [tuple(map(int, values)) for values in geometry]
 
-    def _read(self, d_files, l_files, valid_cubes):
+    def _read(self, d_files, l_files, valid_cubes, cube_prios):
         check_files([path for path, _ in d_files + l_files])
         try:
             valid = {operator.index(i) for i in valid_cubes or ()}
@@ -145,6 +160,7 @@ class BatchCreatorImage:
             raise ValueError(f"valid_cubes {sorted(valid)} are not all among the {len(d_files)} cubes, numbered from 0.")
         if len(valid) == len(d_files):
             raise ValueError("All cubes are kept for validation: none is left to train on.")
+        self.cube_prios = None if cube_prios is None else as_shares(cube_prios, len(d_files) - len(valid))
         read = self._read_volumes if self.mode == "img-img" else self._read_scalar
         pairs = enumerate(zip(d_files, l_files))
         cubes = [read(f"Cube {i} ({d[0].name}, {lab[0].name})", d, lab)
@@ -152,11 +168,14 @@ class BatchCreatorImage:
         counts = [len(c.labels) for c in cubes]
         if len(set(counts)) > 1:
             raise ValueError(f"All cubes must have equally many label channels; they have {counts}, in this order.")
+        self._check_labelled(cubes, valid)
         self._cubes = {"train": [c for i, c in enumerate(cubes) if i not in valid],
                        "valid": [c for i, c in enumerate(cubes) if i in valid]}
         self.train_d, self.valid_d = ([c.image for c in self._cubes[source]] for source in ("train", "valid"))
         self.train_l, self.valid_l = ([c.labels for c in self._cubes[source]] for source in ("train", "valid"))
         self.t_n_f = counts[0]
+        if self.cube_prios is None:
+            self.cube_prios = as_shares([np.prod(c.labels.shape) for c in self._cubes["train"]], len(self.train_d))
         self.n_labelled_pixel = int(sum(np.prod(c.labels.shape[1:]) if self.h5stream else np.count_nonzero(c.labels[0] >= 0)
                                         for c in cubes))
 
@@ -166,10 +185,11 @@ class BatchCreatorImage:
         patch, offsets, _, target_ps = self._volume_geometry()
         check_fit(where, image.shape[1:], labels.shape[1:], patch, offsets, target_ps)
         mask = read_ll_mask(where, labels)
-        if not self.h5stream:
-            image, labels = image.load(), labels.load()
-            self._check_range(where, labels)
-        return Cube(image, labels, mask)
+        if self.h5stream:
+            return Cube(image, labels, mask, where, True)
+        image, labels = image.load(), labels.load()
+        self._check_values(where, image)
+        return Cube(image, labels, mask, where, self._check_labels(where, labels))
 
     def _read_scalar(self, where, d_file, l_file):
         image, label = open_dataset(*d_file)[()], np.atleast_1d(open_dataset(*l_file)[()])
@@ -178,6 +198,7 @@ class BatchCreatorImage:
         if image.ndim != self.ndim + 1:
             raise ValueError(f"{where}: the input has {self.ndim} spatial axes, the image shape {image.shape}.")
         self._check_image(where, image)
+        self._check_values(where, image)
         fitted = fit_border(image, self.patch_size, self.border_mode)
         if fitted.shape[1:] != tuple(self.patch_size):
             raise ValueError(f"{where}: border_mode={self.border_mode!r} leaves the image at {fitted.shape}, but the input "
@@ -185,8 +206,8 @@ class BatchCreatorImage:
         if label.ndim != 1:
             raise ValueError(f"{where}: the target has no spatial axes, so the label must be a number or a vector, but it "
                              f"has shape {label.shape}.")
-        self._check_range(where, label)
-        return Cube(as_float(fitted).astype(np.float32), label, np.zeros((2, len(label)), np.int16))
+        mask, labelled = np.zeros((2, len(label)), np.int16), self._check_labels(where, label)
+        return Cube(as_float(fitted).astype(np.float32), label, mask, where, labelled)
 
     def _check_image(self, where, image):
         """Whether the network can take the image."""
@@ -199,15 +220,47 @@ class BatchCreatorImage:
             raise ValueError(f"{where}: the image has {len(image)} channels, but the input node, or the first cube, has "
                              f"{self.n_f}.")
 
-    def _check_range(self, where, labels):
-        """Whether the dtype of the target can hold the labels."""
-        whole = self.t_dtype.kind in "iu"
+    def _check_values(self, where, image):
+        """Whether the values of an image (f, ...) are finite and, as far as can be seen, scaled to 0..1."""
+        if image.dtype == np.uint16 and 0 < image.max() < 65535 / 16:
+            self._warn_once("scale", "%s: the image is uint16, of which 65535 becomes 1, but its largest value is %d: the "
+                            "network gets values up to %.3f. If these are 12 bits or less, scale them, for example "
+                            "raw.astype('float32') / raw.max().", where, image.max(), image.max() / 65535)
+        if image.dtype.kind != "f":
+            return
+        space = tuple(range(1, image.ndim))
+        for channel, (low, high) in enumerate(zip(image.min(space), image.max(space))):
+            if not np.isfinite([low, high]).all():
+                count = image.size - np.count_nonzero(np.isfinite(image))
+                raise ValueError(f"{where}: {count:,} of {image.size:,} values of the image are NaN or infinite, which "
+                                 "would spoil all weights. Replace them, for example raw[~np.isfinite(raw)] = 0.")
+            if low < -1e-3 or high > 1 + 1e-3:
+                self._beyond.setdefault(channel, f"{where}: channel {channel} of the image has values {low:g} to {high:g}")
+
+    def _note_clipping(self, options):
+        """Warn once if grey values outside of 0..1 are lost."""
+        clipped = range(self.n_f) if options.nga_blur_noise_probability else options.grey_augment_channels or ()
+        if found := [self._beyond[c] for c in clipped if c in self._beyond]:
+            self._warn_once("clipping", "%s, but grey_augment_channels and nga_blur_noise_probability clip to 0..1. Scale "
+                            "the image first: divide values of 0 to 255 by 255.", found[0])
+
+    def _check_labels(self, where, labels):
+        """Whether the target can hold the labels, and they are classes if it needs such; tells whether any is labelled.
+
+        Below 0 they are unlabelled, but in targets of real numbers only -666 is.
+        """
+        whole, kind = self.t_dtype.kind in "iu", f"{self.t_dtype}. Give it dtype='float32'"
+        if self.n_class:
+            kind = f"class ids, for {self.n_class} classes. Is this the right file? If so, round the labels"
         if labels.dtype.kind == "f":
             labels = np.where(np.isnan(labels), IGNORE, labels)
-            if whole and np.any(labels % 1):
-                raise ValueError(f"{where}: the labels are no whole numbers, but the target node has {self.t_dtype}. Give "
-                                 "it dtype='float32'.")
+            if (whole or self.n_class) and np.any(labels != np.floor(labels)):
+                raise ValueError(f"{where}: the labels are no whole numbers, but the target node has {kind}.")
         low, high = labels.min(), labels.max()
+        if self.n_class and high >= self.n_class:
+            raise ValueError(f"{where}: labels go up to {high:g}, but the network has {self.n_class} classes (0 to "
+                             f"{self.n_class - 1}). Renumber the labels, for example (lab > 0).astype('int16'), mark what "
+                             "is unlabelled by -1, or give the network more classes. Is this the right file?")
         limits = np.iinfo(self.t_dtype) if whole else None
         if whole and not (limits.min <= low and high <= limits.max):
             raise ValueError(f"{where}: labels of {low} to {high} do not fit into the target's {self.t_dtype} ({limits.min} "
@@ -216,19 +269,30 @@ class BatchCreatorImage:
         if self.t_dtype == np.float32 and labels.dtype.kind in "iu" and high > 2 ** 24:
             self._warn_once("float32", "%s: labels up to %d lose digits in float32, so that some become equal. Renumber "
                             "them, or give the target node dtype='int32'.", where, high)
+        return bool(high >= 0 if whole or self.n_class else low != IGNORE or high != IGNORE)
+
+    def _check_labelled(self, cubes, valid):
+        """Whether there is something to learn from; ll_mask may say something of unlabelled voxels, too."""
+        useless = [not c.labelled and not c.ll_mask[1].any() for c in cubes]
+        names = "; ".join(c.name for c, nothing in zip(cubes, useless) if nothing)
+        if all(nothing for i, nothing in enumerate(useless) if i not in valid):
+            raise ValueError(f"Nothing is labelled in any training cube: all labels are negative or NaN in {names}. Number "
+                             "the classes from 0 on, or give other files.")
+        if names:
+            logger.warning("Nothing is labelled, because all labels are negative or NaN, in %s. From these cubes nothing is "
+                           "learnt: leave them out, or number the classes from 0 on.", names)
 
     def _check_channels(self, target):
         if self.mode == "img-scalar" and "f" in target.tags and target["f"] != self.t_n_f:
             raise ValueError(f"The labels have {self.t_n_f} values per image, but the target node is {target}.")
         used = [i for triple in self.target_vec_ix or () for i in triple]
-        if any(len(triple) != 3 for triple in self.target_vec_ix or ()):
-            raise ValueError(f"target_vec_ix must be a list of triples of channels, got {self.target_vec_ix!r}.")
         if bad := [i for i in used + list(self.target_discrete_ix or ()) if i not in range(self.t_n_f)]:
             raise ValueError(f"target_vec_ix and target_discrete_ix name channels {bad} of labels that have {self.t_n_f}.")
         interpolated = self.target_discrete_ix is not None and set(self.target_discrete_ix) != set(range(self.t_n_f))
-        if self.t_dtype.kind != "f" and (used or interpolated):
-            raise ValueError(f"Vectors and interpolated labels are no whole numbers, but the target node has "
-                             f"{self.t_dtype}. Give it dtype='float32', or name all channels in target_discrete_ix.")
+        if (self.t_dtype.kind != "f" or self.n_class) and (used or interpolated):
+            kind = "class ids. Name" if self.n_class else f"{self.t_dtype}. Give it dtype='float32', or name"
+            raise ValueError(f"Vectors and interpolated labels are no whole numbers, but the target node has {kind} all "
+                             "channels in target_discrete_ix.")
 
     # -- samples ---------------------------------------------------------------------------------
     def getbatch(self, batch_size=1, source="train", grey_augment_channels=None, warp=False, warp_args=None,
@@ -241,10 +305,10 @@ class BatchCreatorImage:
         Parameters
         ----------
         source : 'train' (cubes drawn by ``cube_prios``) or 'valid' (all validation cubes alike)
-        grey_augment_channels : image channels whose contrast, brightness and gamma are changed
+        grey_augment_channels : image channels (or one) whose contrast, brightness and gamma are changed; clips to 0..1
         warp : True, False, or the probability to warp a sample
         warp_args : dict of arguments of :func:`elektronn2.data.transformations.get_warped_slice`: ``sample_aniso``,
-            ``warp_amount``, ``lock_z``, ``no_x_flip``, ``perspective``, ``aniso_factor``. If 200 warps in a row fall
+            ``warp_amount`` (0..2), ``lock_z``, ``no_x_flip``, ``perspective``, ``aniso_factor``. If 200 warps in a row fall
             outside of the cubes, the sample is cut without any, and a warning logged once; see ``warp_stats``.
         ignore_thresh : draw again where more than this part of the target is unlabelled (in cubes whose second lazy-label
             mask is 0 throughout); of 200 draws the best one is taken
@@ -261,7 +325,8 @@ class BatchCreatorImage:
         augment_valid : warp and flip samples for validation, too. By default they are neither, so that they tell how
             well the network does on data as they are. Grey values of validation are never changed.
 
-        Raises TypeError for unknown and ValueError for impossible arguments before any work.
+        Raises TypeError for unknown and ValueError for impossible arguments before any work, with ``h5stream`` also
+        ValueError for a patch with NaN or infinity, or with labels that do not fit the target.
         """
         given = locals()
         options = self._options({**{name: given[name] for name in OPTIONS}, **unknown})
@@ -325,12 +390,14 @@ class BatchCreatorImage:
                 image = _turn(image, rng)
         else:
             cube, image, target = self._draw_patch(index, source, options, augment, rng)
+        if self.h5stream:
+            self._check_values(f"A patch of {cube.name}", image)
+            self._check_labels(f"A patch of {cube.name}", target)
         if source == "train":
+            self._note_clipping(options)
             image = _spoil(image, options, rng)
         if target.dtype.kind == "f":
             target = np.where(np.isnan(target), IGNORE, target)
-        if self.h5stream:
-            self._check_range("Labels of a patch", target)
         target = target.astype(self.t_dtype)
         targets = self._targets(target, options) if self.mode == "img-img" else (target,)
         if self.ndim == 2 and self.mode == "img-img":
@@ -379,9 +446,9 @@ class BatchCreatorImage:
         unpredictable one). ``flip``, ``force_dense``: as in :meth:`getbatch`.
 
         Returns patch (f, z, x, y) float32 and target (f, z, x, y). Raises WarpingOOBError if a warped patch does not fit,
-        TypeError for an unknown name in ``warp_params``.
+        TypeError for an unknown name in ``warp_params``, ValueError for an impossible value.
         """
-        check_names("warp_params", warp_params or {}, WARP_ARGS)
+        check_warp_args("warp_params", warp_params)
         rng = np.random.default_rng() if rng is None else rng
         patch, offsets, strides, target_ps = self._volume_geometry()
         arguments = {"aniso_factor": self.aniso_factor, **(warp_params or {})}

@@ -47,13 +47,16 @@ class Volume:
 
 
 def open_dataset(path, key):
-    """A data set, open for reading. OSError naming a broken file, KeyError listing what there is."""
+    """A data set, open for reading. OSError naming a broken file, KeyError listing all data sets, also those in groups."""
     file = h5open(path)
-    if not isinstance(file.get(key), h5py.Dataset):
-        available = sorted(file)
-        file.close()
-        raise KeyError(f"{path} has no data set {key!r}; available: {available}.")
-    return file[key]
+    found = file.get(key)
+    if isinstance(found, h5py.Dataset):
+        return found
+    available = []
+    file.visititems(lambda name, item: available.append(name) if isinstance(item, h5py.Dataset) else None)
+    group = " (it is a group)" if isinstance(found, h5py.Group) else ""
+    file.close()
+    raise KeyError(f"{path} has no data set {key!r}{group}; available: {available}.")
 
 
 def read_ll_mask(where, labels):
@@ -68,11 +71,22 @@ def read_ll_mask(where, labels):
 
 
 def file_pairs(name, folder, files):
-    """[(path, name of the data set)] from a folder and [(file name, name of the data set)]; ``name`` is for the error."""
+    """[(path, name of the data set)] from a folder and [(file name, name of the data set)].
+
+    ``name``: of the argument 'd_files' or 'l_files'. ValueError or TypeError naming it, or that of the folder.
+    """
     try:
-        return [(Path(folder).expanduser() / file, key) for file, key in files]
+        folder = Path(folder).expanduser()
+    except TypeError:
+        raise TypeError(f"{name[0]}_path must be the path of a folder, got {folder!r}.") from None
+    try:
+        pairs = [(folder / file, key) for file, key in files]
     except (TypeError, ValueError):
         raise ValueError(f"{name} must be a list of (file name, name of the data set), got {files!r}.") from None
+    for path, key in pairs:
+        if not isinstance(key, str):
+            raise TypeError(f"{name}: the name of the data set in {path.name} must be a string, got {key!r}.")
+    return pairs
 
 
 def check_files(paths):

@@ -3,6 +3,8 @@
 Functions of an image (f, z, x, y) or (f, x, y), float with values in 0..1, and a np.random.Generator. They return a new
 image, or with ``data_overwrite`` the given one, changed. Channels are changed independently.
 """
+import operator
+
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
@@ -60,6 +62,7 @@ def blurry_blobs(data, diffuseness=None, num_blob_range=(5, 15), blob_size_range
     In each channel there are at random between ``num_blob_range`` (the last one excluded) boxes, with edges of a size in
     ``blob_size_range`` (likewise), rounded down to an even number; an edge that is longer than the image is cut to it.
     """
+    check_blobs(num_blob_range, blob_size_range, diffuseness=diffuseness)
     data, rng = _prepare(data, data_overwrite, rng)
     for box in _boxes(data, num_blob_range, blob_size_range, rng):
         data[box] = gaussian_filter(data[box], diffuseness or rng.integers(1, 6))
@@ -72,12 +75,10 @@ def noisy_random_erasing(data, noise_range=(0, 1), num_blob_range=(5, 15), blob_
 
     Source: Zhong et al. 2017, Random erasing data augmentation.
     """
+    check_blobs(num_blob_range, blob_size_range, noise_range=noise_range)
     data, rng = _prepare(data, data_overwrite, rng)
-    low, high = noise_range
-    if not low <= high:
-        raise InvalidNonGeomAugmentParameters(f"noise_range must be (low, high), got {noise_range!r}.")
     for box in _boxes(data, num_blob_range, blob_size_range, rng):
-        data[box] = rng.uniform(low, high, data[box].shape)
+        data[box] = rng.uniform(*noise_range, data[box].shape)
     return data
 
 
@@ -88,10 +89,42 @@ def uniform_random_erasing(data, value=0, num_blob_range=(5, 15), blob_size_rang
     >>> sorted(set(image.ravel().tolist()))
     [0.0, 1.0]
     """
+    check_blobs(num_blob_range, blob_size_range, value=value)
     data, rng = _prepare(data, data_overwrite, rng)
     for box in _boxes(data, num_blob_range, blob_size_range, rng):
         data[box] = value
     return data
+
+
+def check_blobs(num_blob_range=(5, 15), blob_size_range=(10, 32), diffuseness=None, noise_range=(0, 1), value=0):
+    """Raise InvalidNonGeomAugmentParameters for arguments of the functions above that make no sense.
+
+    >>> check_blobs(diffuseness=-1)
+    Traceback (most recent call last):
+    elektronn2...InvalidNonGeomAugmentParameters: diffuseness must be None or a number above 0, got -1.
+    """
+    for name, given, least in (("num_blob_range", num_blob_range, 0), ("blob_size_range", blob_size_range, 2)):
+        try:
+            low, high = map(operator.index, given)
+        except (TypeError, ValueError):
+            low = high = least
+        if not least <= low < high:
+            raise InvalidNonGeomAugmentParameters(f"{name} must be two integers (first, last + 1) with first at least "
+                                                  f"{least}, got {given!r}.")
+    if diffuseness is not None and not (_finite(diffuseness) and diffuseness > 0):
+        raise InvalidNonGeomAugmentParameters(f"diffuseness must be None or a number above 0, got {diffuseness!r}.")
+    try:
+        low, high = noise_range
+    except (TypeError, ValueError):
+        low, high = 1, 0
+    if not (_finite(low) and _finite(high) and low <= high):
+        raise InvalidNonGeomAugmentParameters(f"noise_range must be (low, high), two numbers, got {noise_range!r}.")
+    if not _finite(value):
+        raise InvalidNonGeomAugmentParameters(f"value must be a number, got {value!r}.")
+
+
+def _finite(value):
+    return isinstance(value, (int, float, np.number)) and abs(value) < np.inf
 
 
 def _prepare(data, data_overwrite, rng=None):
@@ -102,10 +135,6 @@ def _prepare(data, data_overwrite, rng=None):
 
 def _boxes(data, num_blob_range, blob_size_range, rng):
     """Index tuples of random boxes, channel by channel."""
-    for name, (low, high), least in (("num_blob_range", num_blob_range, 0), ("blob_size_range", blob_size_range, 2)):
-        if not least <= low < high:
-            raise InvalidNonGeomAugmentParameters(f"{name} must be (first, last + 1) with first at least {least}, got "
-                                                  f"{(low, high)}.")
     for channel in range(len(data)):
         for _ in range(rng.integers(*num_blob_range)):
             size = rng.integers(*blob_size_range) // 2 * 2

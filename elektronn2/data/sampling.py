@@ -1,6 +1,8 @@
 """What samples depend on: random numbers of seed and index alone, the positions that a cube offers, and the options."""
 import inspect
 import logging
+import operator
+import secrets
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -11,6 +13,7 @@ from elektronn2.utils.validate import suggest
 logger = logging.getLogger("elektronn2log")
 
 WARP_ARGS = ("aniso_factor", "sample_aniso", "warp_amount", "lock_z", "no_x_flip", "perspective")
+SWITCHES = ("sample_aniso", "lock_z", "no_x_flip", "perspective", "force_dense", "ret_ll_mask", "flip", "augment_valid")
 
 
 def generator(seed, index):
@@ -34,7 +37,7 @@ def check_fit(where, image_shape, label_shape, patch_size, offsets, target_ps):
     >>> check_fit("Cube 0", (12, 30, 30), (8, 20, 20), (5, 13, 13), (1, 4, 4), (3, 5, 5))
     [6, 16, 16]
     """
-    positions, unused = [], []
+    positions, few, unused = [], [], []
     for axis, n, m, patch, offset, target in zip("zxy", image_shape, label_shape, patch_size, offsets, target_ps):
         start, before, after = f"{where}, axis {axis}:", (n - m) // 2, patch - target - offset
         if m > n:
@@ -56,8 +59,10 @@ def check_fit(where, image_shape, label_shape, patch_size, offsets, target_ps):
         if any(lost):
             unused.append(f"axis {axis}: {lost[0]} + {lost[1]} of {m}")
         if positions[-1] < 10 and n >= 20:
-            logger.warning("NOTE: %s there are only %d positions for patches of %d voxels in %d. A smaller input shape "
-                           "would give more variety.", start, positions[-1], patch, n)
+            few.append(f"axis {axis}: {positions[-1]} for {patch} voxels in {n}")
+    if few:
+        logger.warning("NOTE: %s: there are few positions for patches, on %s. A smaller input shape would give more "
+                       "variety.", where, "; ".join(few))
     if unused:
         logger.info("NOTE: %s: labels that are never used, at the lower + upper end of %s. Around them the field of view "
                     "reaches out of the image.", where, "; ".join(unused))
@@ -68,7 +73,8 @@ def check_fit(where, image_shape, label_shape, patch_size, offsets, target_ps):
 class BatchOptions:
     """The arguments of :meth:`~elektronn2.data.cnndata.BatchCreatorImage.getbatch` that shape samples, which explains them.
 
-    Raises TypeError for unknown names in the dicts, with a suggestion, and ValueError for impossible values.
+    Raises TypeError for unknown names in the dicts, with a suggestion, and ValueError for impossible values. One channel may
+    be given as an integer.
     """
 
     grey_augment_channels: list | None = None
@@ -90,11 +96,14 @@ class BatchOptions:
     augment_valid: bool = False
 
     def __post_init__(self):
-        check_names("warp_args", self.warp_args or {}, WARP_ARGS)
+        object.__setattr__(self, "grey_augment_channels", as_channels("grey_augment_channels", self.grey_augment_channels))
+        check_switches(vars(self))
+        check_warp_args("warp_args", self.warp_args)
         for name in ("blurry_blobs", "noisy_random_erasing", "uniform_random_erasing"):
             known = inspect.signature(getattr(nga, name)).parameters
-            check_names(f"{name}_args", getattr(self, f"{name}_args") or {},
-                        [k for k in known if k not in ("data", "data_overwrite", "rng")])
+            arguments = getattr(self, f"{name}_args")
+            check_names(f"{name}_args", arguments, [k for k in known if k not in ("data", "data_overwrite", "rng")])
+            nga.check_blobs(**(arguments or {}))
         for name in ("warp", "ignore_thresh", *(f.name for f in fields(self) if f.name.endswith("_probability"))):
             value = getattr(self, name)
             if not isinstance(value, (bool, int, float, np.number)) or not 0 <= value <= 1:
@@ -116,7 +125,95 @@ class BatchOptions:
 
 
 def check_names(what, given, known):
-    """Raise TypeError, with a suggestion, for a name in ``given`` that is not in ``known``."""
-    for name in given:
+    """Raise TypeError if ``given`` is neither dict nor None, and, with a suggestion, for a name in it that is not known."""
+    if not isinstance(given, (dict, type(None))):
+        raise TypeError(f"{what} must be a dict of arguments, got {given!r}. Known: {', '.join(known)}.")
+    for name in given or ():
         if name not in known:
             raise TypeError(f"{what} has no argument {name!r}.{suggest(name, known)} Known: {', '.join(known)}.")
+
+
+def check_warp_args(what, given):
+    """Raise TypeError if ``given`` is no dict of :data:`WARP_ARGS` (or None), ValueError for impossible values in it.
+
+    >>> check_warp_args("warp_args", {"warp_amount": 50})
+    Traceback (most recent call last):
+    ValueError: warp_amount must be a number in 0..2 (1: full warps), got 50.
+    """
+    check_names(what, given, WARP_ARGS)
+    given = {"warp_amount": 1, "aniso_factor": 1, **(given or {})}
+    check_switches(given)
+    check_aniso_factor(given["aniso_factor"])
+    amount = given["warp_amount"]
+    if not isinstance(amount, (int, float, np.number)) or not 0 <= amount <= 2:
+        raise ValueError(f"warp_amount must be a number in 0..2 (1: full warps), got {amount!r}.")
+
+
+def check_aniso_factor(value):
+    """Raise ValueError unless ``value`` can be the length of a voxel in z over that in x."""
+    if not isinstance(value, (int, float, np.number)) or not 0 < value < np.inf:
+        raise ValueError(f"aniso_factor must be a number above 0 (1 for isotropic data), got {value!r}.")
+
+
+def check_switches(given, names=SWITCHES):
+    """Raise ValueError for values in the dict ``given``, under ``names``, that are neither True or 1 nor False or 0."""
+    for name in names:
+        value = given.get(name, False)
+        if not isinstance(value, (bool, int, np.bool_, np.integer)) or value not in (0, 1):
+            raise ValueError(f"{name} must be True or False, got {value!r}.")
+
+
+def as_channels(name, value):
+    """A list of channels, from one of them or a sequence; None stays None. TypeError for anything else, also True and False.
+
+    >>> as_channels("grey_augment_channels", 0)
+    [0]
+    """
+    if value is None:
+        return None
+    try:
+        channels = list(value) if np.iterable(value) else [value]
+        if any(isinstance(c, (bool, np.bool_)) for c in channels):
+            raise TypeError
+        return [operator.index(c) for c in channels]
+    except TypeError:
+        raise TypeError(f"{name} must be a list of channels, numbered from 0, such as [0], or [] for none; got "
+                        f"{value!r}.") from None
+
+
+def as_seed(seed):
+    """A seed for samples, from an integer or None."""
+    try:
+        number = secrets.randbits(32) if seed is None else operator.index(seed)
+    except TypeError:
+        raise TypeError(f"seed must be an integer of at least 0, or None, got {seed!r}.") from None
+    if not 0 <= number < 2 ** 64:
+        raise ValueError(f"seed must be at least 0, and below 2**64, got {seed}.")
+    return number
+
+
+def as_triples(target_vec_ix):
+    """Lists of three channels each, from a sequence of such or one of them; None stays None."""
+    if target_vec_ix is None:
+        return None
+    try:
+        flat = len(target_vec_ix) == 3 and not any(map(np.iterable, target_vec_ix))
+        triples = [as_channels("target_vec_ix", triple) for triple in ([target_vec_ix] if flat else target_vec_ix)]
+        if all(len(triple) == 3 for triple in triples):
+            return triples
+    except TypeError:
+        pass
+    raise ValueError(f"target_vec_ix must be a list of triples of channels, such as [(0, 1, 2)], got {target_vec_ix!r}.")
+
+
+def as_shares(cube_prios, n):
+    """The probabilities of ``n`` training cubes from their weights."""
+    try:
+        prios = np.array(list(cube_prios), float)
+    except (TypeError, ValueError):
+        raise ValueError(f"cube_prios must be a list of numbers, one per training cube ({n}), got {cube_prios!r}.") from None
+    if prios.shape != (n,):
+        raise ValueError(f"cube_prios needs one value per training cube ({n}), got {len(prios)}: {cube_prios!r}.")
+    if not (np.isfinite(prios).all() and prios.min() >= 0 and prios.sum() > 0):
+        raise ValueError(f"cube_prios must be finite, not be negative, and not all 0; got {cube_prios!r}.")
+    return prios / prios.sum()

@@ -22,6 +22,8 @@ ORACLE = Path(__file__).parents[1] / "oracle" / "data"
 
 def write(folder, raws, labs, **more):
     for i, (raw, lab) in enumerate(zip(raws, labs)):
+        for name in (f"raw_{i}.h5", f"lab_{i}.h5"):
+            (folder / name).unlink(missing_ok=True)  # a streamed one is still open
         with h5py.File(folder / f"raw_{i}.h5", "w") as f:
             f["raw"] = raw
         with h5py.File(folder / f"lab_{i}.h5", "w") as f:
@@ -217,6 +219,79 @@ def test_labels_of_any_type(tmp_path, log):
             BatchCreatorImage(*nodes(dtype=dtype), **write(tmp_path, [raw], [labels]))
 
 
+@pytest.mark.parametrize("wanted", ["float32", "int16"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_labels_must_be_classes_of_the_network(wanted, stream, tmp_path):
+    x = nm.Input((1, 1, 3, 9, 9), "b,f,z,x,y")
+    wide = nm.Conv(x, 8, (1, 3, 3))
+    probs = nm.Softmax(nm.Conv(wide, 2, (1, 1, 1), activation_func="lin"))
+    target = nm.Input_like(wide, wanted, override_f=1)
+    nm.MultinoulliNLL(probs, target, target_is_sparse=True)
+    raw, lab = np.zeros((6, 20, 20), np.uint8), np.ones((6, 20, 20), np.int16)
+    for good in (lab, np.where(np.arange(20) % 2, np.nan, lab), lab - 2 * (np.arange(20) % 2)):
+        BatchCreatorImage(x, target, h5stream=stream, **write(tmp_path, [raw], [good])).getbatch()
+    for bad, message in ((lab * 255, r"Cube 0 \(raw_0.h5, lab_0.h5\): labels go up to 255, but the network has 2 classes"),
+                         (lab * 2, r"labels go up to 2, but the network has 2 classes \(0 to 1\). Renumber"),
+                         (lab / 2, "no whole numbers, but the target node has class ids"),
+                         (lab * np.inf, "labels go up to inf")):
+        with pytest.raises(ValueError, match=message):
+            BatchCreatorImage(x, target, h5stream=stream, **write(tmp_path, [raw], [bad])).getbatch()
+    with pytest.raises(ValueError, match="target node has class ids. Name all"):
+        BatchCreatorImage(x, target, target_discrete_ix=[], **write(tmp_path, [raw], [lab]))
+    blocks = nm.Softmax(nm.Conv(wide, 6, (1, 1, 1), activation_func="lin"), n_indep=3)
+    affinities = nm.Input_like(wide, wanted, override_f=3)  # made from ids, of which there may be many
+    nm.MultinoulliNLL(blocks, affinities, target_is_sparse=True)
+    BatchCreatorImage(x, affinities, **write(tmp_path, [raw], [lab * 7])).getbatch(affinities="affinity")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_images_have_finite_values(stream, tmp_path):
+    raw, lab = np.zeros((6, 20, 20)), np.zeros((6, 20, 20), np.int16)
+    for value in (np.nan, np.inf, -np.inf):
+        raw[:, ::2, ::2] = value
+        with pytest.raises(ValueError, match=r"Cube 1 \(raw_1.h5, lab_1.h5\): \d+ of .* of the image are NaN"):
+            files = write(tmp_path, [lab.astype(np.uint8), raw], [lab, lab])
+            BatchCreatorImage(*nodes(), h5stream=stream, cube_prios=[0, 1], seed=0, **files).getbatch()
+    with pytest.raises(ValueError, match="Cube 0 .*: 1 of 1,296 values"):
+        image = np.zeros((6, 36, 6), np.float32)
+        image[3, 0, 5] = np.nan
+        BatchCreatorImage(*scalar_nodes((4, 6, 6)), **write(tmp_path, [image], [1]))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_values_of_another_scale_are_noted_once(stream, tmp_path, log):
+    lab = np.zeros((6, 20, 20), np.int16)
+    raw = np.stack([lab + 0.5, lab + 255]).astype(np.float32)
+    data = BatchCreatorImage(*nodes(n_f=2), h5stream=stream, **write(tmp_path, [raw, raw], [lab, lab]))
+    data.getbatch(grey_augment_channels=[0])
+    assert not any("clip" in m for _, m in log)
+    for _ in range(2):
+        data.getbatch(2, grey_augment_channels=[1])
+    notes = [m for level, m in log if "clip to 0..1" in m and level == "WARNING"]
+    assert len(notes) == 1 and "_0.h5): channel 1 of the image has values 255 to 255, but" in notes[0].replace("_1", "_0")
+    assert "by 255" in notes[0]
+    for top, n in ((4096, 0), (4095, 1)):
+        BatchCreatorImage(*nodes(), **write(tmp_path, [np.full(lab.shape, top, np.uint16)] * 2, [lab, lab]))
+        assert sum("Cube 0" in m and "largest value is 4095" in m and level == "WARNING" for level, m in log) == n
+    assert sum("uint16" in m for _, m in log) == 1
+
+
+def test_cubes_without_labels_are_noted(tmp_path, log):
+    raw = np.zeros((6, 20, 20), np.uint8)
+    good, nothing, empty = raw.astype(np.float32), np.full(raw.shape, -1, np.float32), np.full(raw.shape, np.nan)
+    BatchCreatorImage(*nodes(), **write(tmp_path, [raw] * 3, [nothing, good, empty]))
+    notes = [m for level, m in log if level == "WARNING" and "Nothing is labelled" in m]
+    assert len(notes) == 1 and "in Cube 0 (raw_0.h5, lab_0.h5); Cube 2 (raw_2.h5, lab_2.h5)." in notes[0]
+    files = write(tmp_path, [raw] * 3, [nothing, good, empty])
+    with pytest.raises(ValueError, match="Nothing is labelled in any training cube: .*Cube 0 .*Cube 2"):
+        BatchCreatorImage(*nodes(), valid_cubes=[1], **files)
+    BatchCreatorImage(*nodes(dtype="float32"), **write(tmp_path, [raw], [nothing]))  # real numbers may be negative
+    with pytest.raises(ValueError, match="Nothing is labelled"):
+        BatchCreatorImage(*nodes(dtype="float32"), **write(tmp_path, [raw], [empty]))
+    absent = write(tmp_path, [raw], [nothing], ll_mask=[np.ones((2, 3))])  # classes that are surely absent teach something
+    BatchCreatorImage(*nodes(), **absent)
+
+
 def test_probabilities_are_interpolated_where_asked_for(tmp_path, rng):
     raw = np.zeros((10, 30, 30), np.uint8)
     probs = np.stack((p := rng.integers(0, 2, (10, 30, 30)), 1 - p)).astype(np.float32)
@@ -320,6 +395,8 @@ def test_grey_values_are_augmented_in_training_only(plain):
         assert np.array_equal(data.sample(0)[1], data.sample(0, **options)[1])
         assert np.array_equal(data.sample(0, "valid")[0], data.sample(0, "valid", **options)[0])
     assert np.array_equal(data.sample(0)[0], data.sample(0, grey_augment_channels=[])[0])
+    both = [data.sample(0, grey_augment_channels=channels, flip=1)[0] for channels in (0, [0])]
+    assert np.array_equal(*both)
 
 
 # -- warps that do not fit -------------------------------------------------------------------------------
@@ -373,12 +450,12 @@ def test_axes_xyz_and_streamed_files_give_the_same_samples(stream, channels, pla
 
 
 def test_what_cannot_be_used_is_noted(tmp_path, log):
-    raw = np.zeros((21, 30, 30), np.uint8)
+    raw = np.zeros((21, 30, 22), np.uint8)
     lab = np.zeros((21, 28, 20), np.int16)
     BatchCreatorImage(*nodes((3, 8, 8), (1, 1, 1), (15, 15, 15)), **write(tmp_path, [raw], [lab]))
     notes = [m for _, m in log if m.startswith("NOTE")]
-    assert any("raw_0.h5" in m and "upper end of axis z: 1 + 1 of 21; axis x: 2 + 3 of 28." in m for m in notes)
-    assert any("axis z: there are only 7 positions for patches of 15 voxels in 21" in m for m in notes)
+    assert any("raw_0.h5" in m and "upper end of axis z: 1 + 1 of 21; axis x: 2 + 3 of 28; " in m for m in notes)
+    assert any("few positions for patches, on axis z: 7 for 15 voxels in 21; axis y: 8 for 15" in m for m in notes)
     assert len(notes) == 2
     assert any("1-target Data Set" in m for _, m in log)
 
@@ -399,6 +476,24 @@ def test_wrong_data_are_named(tmp_path, plain):
              (dict(valid_cubes=[0, 1, 2]), ValueError, "none is left"),
              (dict(cube_prios=[1, 2]), ValueError, "one value per"),
              (dict(cube_prios=[0, 0, 0]), ValueError, "not be negative, and not all 0"),
+             (dict(cube_prios=[1, 1, np.nan]), ValueError, "must be finite"),
+             (dict(cube_prios="ab"), ValueError, "one per training cube .3., got 'ab'"),
+             (dict(cube_prios=3), ValueError, "one per training cube .3., got 3"),
+             (dict(d_path=3), TypeError, "d_path must be the path of a folder, got 3"),
+             (dict(d_files=3), ValueError, "d_files must be a list of"),
+             (dict(l_files=[("lab_0.h5", None)] * 3), TypeError,
+              "l_files: the name of the data set in lab_0.h5 must be a string, got None"),
+             (dict(h5stream="no"), ValueError, "h5stream must be True or False, got 'no'"),
+             (dict(zxy=2), ValueError, "zxy must be True or False"),
+             (dict(aniso_factor="2"), ValueError, "aniso_factor must be a number above 0"),
+             (dict(aniso_factor=None), ValueError, "aniso_factor must be a number above 0"),
+             (dict(seed="abc"), TypeError, "seed must be an integer of at least 0, or None, got 'abc'"),
+             (dict(seed=2 ** 64), ValueError, "below 2"),
+             (dict(target_vec_ix=[0, 1]), ValueError, "must be a list of triples"),
+             (dict(target_vec_ix=7), ValueError, "must be a list of triples"),
+             (dict(target_vec_ix=[0, 1, 2]), ValueError, r"channels \[1, 2\] of labels that have 1"),
+             (dict(target_discrete_ix=1), ValueError, r"channels \[1\] of labels"),
+             (dict(target_discrete_ix=True), TypeError, "target_discrete_ix must be a list of channels"),
              (dict(border_mode="mirrored"), ValueError, "Did you mean 'mirror'"), (dict(seed=-1), ValueError, "at least 0"),
              (dict(aniso_factor=0), ValueError, "above 0"),
              (dict(target_vec_ix=[(0, 1, 2)]), ValueError, r"channels \[1, 2\] of labels that have 1"),
@@ -406,6 +501,10 @@ def test_wrong_data_are_named(tmp_path, plain):
     for change, kind, message in cases:
         with pytest.raises(kind, match=message):
             BatchCreatorImage(**{"input_node": x, "target_node": target, **plain, **change})
+    with h5py.File(tmp_path / "raw_0.h5", "a") as f:
+        f["group/raw"] = 1
+    with pytest.raises(KeyError, match=r"no data set 'group' .it is a group.; available: \['group/raw', 'raw'\]"):
+        BatchCreatorImage(x, target, **{**plain, "d_files": [("raw_0.h5", "group")] * 3})
     with pytest.raises(ValueError, match=r"Cube 0 \(raw_0.h5, lab_0.h5\): the image has 1 channels, but the input node"):
         BatchCreatorImage(*nodes(n_f=2), **plain)
     with pytest.raises(ValueError, match="Batches have axes b,f,z,x,y, but"):
@@ -454,6 +553,23 @@ def test_wrong_arguments_of_batches_are_named(plain):
              (dict(affinities="malice"), ValueError, "'malis' or 'affinity'"),
              (dict(affinities="malis", nhood_targets=True), ValueError, "exclude each other"),
              (dict(grey_augment_channels=[1]), ValueError, r"channels \[1\] of images that have 1"),
+             (dict(grey_augment_channels=1), ValueError, r"channels \[1\] of images that have 1"),
+             (dict(grey_augment_channels=True), TypeError, "grey_augment_channels must be a list of channels"),
+             (dict(grey_augment_channels="0"), TypeError, "grey_augment_channels must be a list of channels"),
+             (dict(warp_args="warp_amount"), TypeError, "warp_args must be a dict of arguments"),
+             (dict(warp_args=[]), TypeError, "warp_args must be a dict of arguments"),
+             *((dict(warp_args=dict(warp_amount=v)), ValueError, "warp_amount must be a number in 0..2")
+               for v in ("big", -1, 50, None)),
+             *((dict(warp_args=dict(aniso_factor=v)), ValueError, "aniso_factor must be a number above 0")
+               for v in (0, "2")),
+             *((dict(warp_args={k: "no"}), ValueError, f"{k} must be True or False, got 'no'")
+               for k in ("lock_z", "perspective", "sample_aniso", "no_x_flip")),
+             *(({k: "no"}, ValueError, f"{k} must be True or False, got 'no'")
+               for k in ("flip", "augment_valid", "force_dense", "ret_ll_mask")),
+             (dict(blurry_blobs_args={"num_blob_range": 3}), ValueError, "num_blob_range must be two integers"),
+             (dict(blurry_blobs_args={"diffuseness": "x"}), ValueError, "diffuseness must be None or a number"),
+             (dict(noisy_random_erasing_args={"noise_range": 1}), ValueError, "noise_range must be .low, high."),
+             (dict(uniform_random_erasing_args={"value": "x"}), ValueError, "value must be a number"),
              (dict(source="test"), ValueError, "'train' or 'valid'"), (dict(batch_size=0), ValueError, "at least 1")]
     for options, kind, message in cases:
         with pytest.raises(kind, match=message):
