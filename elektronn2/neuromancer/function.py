@@ -265,9 +265,9 @@ class Function:
             yield
 
     # call
-    def tensors(self, *values):
+    def tensors(self, *values, only_finite=False):
         """Like a call, but takes arrays or tensors without checking and returns a tuple of tensors on the device:
-        outputs, then gradients. Updates are stored."""
+        outputs, then gradients. Updates are stored; with ``only_finite`` not if the first output is NaN or infinite."""
         self.compile()
         arguments = [self._to_device(v) for v in values]
         if self._needs_grad:
@@ -280,6 +280,8 @@ class Function:
             grads = torch.autograd.grad(results[0].sum(), [p.tensor for p in self.gradients], allow_unused=True)
             outputs = (*(o.detach() for o in outputs),
                        *(torch.zeros_like(p.tensor) if g is None else g for p, g in zip(self.gradients, grads)))
+        if only_finite and not torch.isfinite(outputs[0]).all():
+            return outputs
         with torch.no_grad():
             for (param, _), value in zip(self.updates, results[n:]):
                 param.tensor.copy_(value)

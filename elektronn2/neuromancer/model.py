@@ -12,7 +12,7 @@ from elektronn2.neuromancer.expression import Graph
 from elektronn2.neuromancer.function import Function, to_numpy
 from elektronn2.neuromancer.manager import GraphManager, model_manager
 from elektronn2.neuromancer.node_basic import Node
-from elektronn2.neuromancer.optimiser import DEFAULTS, OPTIMISERS
+from elektronn2.neuromancer.optimiser import DEFAULTS, OPTIMISERS, check_hyper
 from elektronn2.neuromancer.rebuild import kernel_lists_from_node_descr, modelload, params_from_model_file, rebuild_model
 from elektronn2.utils.basic import pretty_string_ops
 from elektronn2.utils.validate import suggest
@@ -30,9 +30,7 @@ def _hyper(name):
         return self.meta_params[name]
 
     def set_value(self, value):
-        if not (np.isreal(value) and np.ndim(value) == 0 and np.isfinite(value) and value >= 0):
-            raise ValueError(f"Hyper-parameter {name!r} must be a number of at least 0, got {value!r}.")
-        self.meta_params[name] = float(value)
+        self.meta_params[name] = check_hyper(name, value)
     return property(get, set_value, doc=f"Hyper-parameter {name!r} of this model's optimisers; takes effect at once.")
 
 
@@ -273,12 +271,17 @@ class Model(GraphManager):
         """Dict name -> optimiser of all that there are."""
         return {name: self.optimiser(name) for name in OPTIMISERS}
 
+    def reset_optimisers(self):
+        """Let all optimisers forget their moments, as is needed when parameters were replaced."""
+        for optimiser in self._optimisers.values():
+            optimiser.reset()
+
     def set_opt_meta_params(self, opt, value_dict):
         """Set hyper-parameters (lr, mom, wd, for Adam and AdamW also beta2). KeyError for one that ``opt`` lacks."""
         self.optimiser(opt).set_opt_meta_params(value_dict)
 
     def trainingstep(self, *inputs, optimiser="SGD", update_loss=False):
-        """One update of the parameters.
+        """One update of the parameters; none if the loss is NaN or infinite.
 
         ``inputs``: arrays for the sources of the loss node in order (data, target, ...). Returns (loss, seconds, debug
         outputs or None); the loss is that before the update, or after it with ``update_loss``.

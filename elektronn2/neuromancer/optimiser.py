@@ -4,6 +4,7 @@ Hyper-parameters (``lr``, ``mom``, ``wd``, ``beta2``) belong to a model. Weight 
 for regularised parameters (times ``apply_reg`` where that is above 1), added outside momentum and adaptation;
 biases are never regularised. All right-hand sides use the values before the step.
 """
+import numpy as np
 import torch
 
 from elektronn2.neuromancer.function import Function, to_numpy
@@ -56,15 +57,18 @@ class Optimiser:
             if key not in self.meta:
                 raise KeyError(f"{type(self).__name__} has no hyper-parameter {key!r}; it has {', '.join(self.meta)}."
                                f"{suggest(key, self.meta)}")
-        self.meta_params.update({k: float(v) for k, v in value_dict.items()})
+        self.meta_params.update({k: check_hyper(k, v) for k, v in value_dict.items()})
 
     def __call__(self, *values):
         return [to_numpy(t) for t in self.step(*values)]
 
     def step(self, *values):
-        """One step on arrays or tensors that fit; returns [loss, *additional outputs] as tensors."""
-        results = self.function.tensors(*values)
-        self.apply(results[self._n_outputs:])
+        """One step on arrays or tensors that fit; returns [loss, *additional outputs] as tensors.
+
+        If the loss is NaN or infinite, nothing is changed."""
+        results = self.function.tensors(*values, only_finite=True)
+        if torch.isfinite(results[0]).all():
+            self.apply(results[self._n_outputs:])
         return results[:self._n_outputs]
 
     @torch.no_grad()
@@ -122,6 +126,15 @@ class Optimiser:
         self.t = int(state["t"])
         self.state = {k: [torch.empty_like(p.tensor).copy_(torch.as_tensor(state[f"{k}/{i}"]))
                           for i, p in enumerate(self.params)] for k in self.accumulators} if self.t else {}
+
+
+def check_hyper(name, value):
+    """A hyper-parameter as float. ValueError unless it is a number of at least 0, and below 1 for mom and beta2."""
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not number or not np.isfinite(value) or value < 0 or (name in ("mom", "beta2") and value >= 1):
+        limits = "at least 0 and below 1" if name in ("mom", "beta2") else "at least 0"
+        raise ValueError(f"Hyper-parameter {name!r} must be a number of {limits}, got {value!r}.")
+    return float(value)
 
 
 def decay_factor(param):

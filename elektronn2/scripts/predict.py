@@ -25,16 +25,24 @@ def parser():
     p.add_argument("--uint8", action="store_true", help="write 255 times the value")
     p.add_argument("--no-pad", action="store_true", help="leave out the border that the field of view reaches beyond, "
                    "instead of mirroring the volume there")
-    p.add_argument("--overwrite", action="store_true", help="replace an existing output file")
+    p.add_argument("--overwrite", action="store_true", help="replace an existing output file as a whole")
     return p
 
 
 def split_key(text, default=None):
-    """('volume.h5', 'raw') from 'volume.h5:raw'."""
+    """('volume.h5', 'volumes/raw') from 'volume.h5:volumes/raw'; a colon within the path is left alone."""
     path, colon, key = text.rpartition(":")
-    if not colon or "/" in key or "\\" in key:
+    if not colon or len(path) == 1 or Path(text).exists() or Path(key).suffix in (".h5", ".hdf5", ".hdf"):
         return text, default
     return path, key or default
+
+
+def datasets(file):
+    """Names of all data sets of an open h5 file, also within groups."""
+    import h5py
+    names = []
+    file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+    return names
 
 
 def numbers(text, what):
@@ -49,23 +57,27 @@ def predict(args):
 
     from elektronn2 import neuromancer as nm
     from elektronn2.config import config
-    from elektronn2.utils.basic import h5open, h5save
+    from elektronn2.utils.basic import atomic_write, h5open
     from elektronn2.utils.gpu import initgpu
     source, key = split_key(args.input)
     target, out_key = split_key(args.output, "prediction")
     target = Path(target).expanduser()
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a folder; name a file for the output, as in {target / 'prediction.h5'}.")
+    if target.exists() and Path(source).expanduser().exists() and target.samefile(Path(source).expanduser()):
+        raise ValueError(f"Output and input are the same file, {target}. Name another file for the output.")
     if target.exists() and not args.overwrite:
         raise FileExistsError(f"{target} exists. Choose another file, or --overwrite.")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {target.parent} for the output.")
     initgpu(args.gpu)
     config.precision = args.precision
-    with h5open(source) as f:
-        keys = [k for k in f if isinstance(f[k], h5py.Dataset)]
+    with h5open(source) as f, atomic_write(target) as temporary:  # which fails now, not after hours, if it must
+        keys = datasets(f)
         if key is None and len(keys) != 1:
             raise ValueError(f"{source} has the data sets {keys}: name one, as in {source}:{(keys or ['raw'])[0]}.")
         key = key or keys[0]
-        if key not in f:
+        if key not in keys:
             raise KeyError(f"{source} has no data set {key!r}; available: {keys}.")
         volume = f[key]
         if volume.ndim not in (3, 4):
@@ -77,7 +89,8 @@ def predict(args):
             raise ValueError(f"--classes {args.classes}: the model has the channels 0 to {node.shape['f'] - 1}.")
         prediction = node.predict_dense(_Channels(volume) if volume.ndim == 3 else volume, as_uint8=args.uint8,
                                         pad_raw=not args.no_pad)
-    h5save(prediction[classes], target, out_key)
+        with h5py.File(temporary, "w") as out:
+            out.create_dataset(out_key, data=prediction[classes], compression="lzf")
     logger.info("Wrote %s:%s, %s %s", target, out_key, prediction[classes].shape, prediction.dtype)
 
 
@@ -108,7 +121,7 @@ def main(argv=None):
     args = parser().parse_args(argv)
     try:
         predict(args)
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, TypeError, OSError, KeyError) as error:
         logger.error("%s", error.args[0] if isinstance(error, KeyError) else error)
         return 2
     return 0

@@ -4,6 +4,9 @@ import logging
 import os
 import sys
 import traceback
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
 
 logger = logging.getLogger("elektronn2log")
 
@@ -15,6 +18,7 @@ def parser():
     p.add_argument("config", help="config file (Python)")
     p.add_argument("--gpu", default="auto", metavar="{auto|none|N}",
                    help="auto: the first free GPU, or the CPU if there is none; none: the CPU; N: that GPU (default: auto)")
+    p.add_argument("--func", default="train", choices=("train",), help="what to do (only training is offered)")
     p.add_argument("--mpl-backend", default="auto", metavar="{auto|NAME|force-NAME|agg}",
                    help="for windows of plots: auto: matplotlib's choice where there is a screen, else none (default: auto)")
     return p
@@ -51,18 +55,17 @@ def main(argv=None):
         return 2
     if config.device != device:
         logger.info("The config sets device = %r, which goes before --gpu=%s.", config.device, args.gpu)
+    trainer, good = None, False
     try:
         trainer = prepare(exp_config)
-    except Exception as error:
-        exp_config.discard_folder()  # nothing has been trained; the name stays free
-        logger.error("%s", explain(error))
-        return 1
-    try:
         good = trainer.run()
+    except KeyboardInterrupt:
+        logger.error("Interrupted.")
     except Exception as error:
         logger.error("%s", explain(error))
-        return 1
-    if good:
+    if not good and (trainer is None or trainer.loop is None or not trainer.loop.step):
+        exp_config.discard_folder()  # nothing has been trained; the name stays free
+    elif good:
         (trainer.save_path / "0-EVAL-needed").touch()
     return 0 if good else 1
 
@@ -76,14 +79,22 @@ def prepare(exp_config):
         visualise_model(trainer.model, str(trainer.save_path / "1-model-graph"))
     except Exception as error:  # a picture is no reason not to train
         logger.warning("The model graph could not be drawn (%s: %s).", type(error).__name__, error)
+    trainer.check_batch()
     trainer.debug_getcnnbatch()
     return trainer
 
 
 def explain(error):
-    """Traceback and, last, what went wrong."""
+    """What went wrong; with the lines that led to it, unless it is a message that the library meant to give."""
     lines = "".join(traceback.format_exception(error)).rstrip()
-    return f"{lines}\n\nTraining ended: {type(error).__name__}: {error}"
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
+    logger.debug("%s", lines)
+    meant = (ValueError, TypeError, KeyError, AttributeError, OSError)
+    if isinstance(error, meant) and PACKAGE in Path(last.filename).parents and last.line and last.line.startswith("raise "):
+        return text + notes
+    return f"{lines}\n\nTraining ended: {type(error).__name__}: {text}"
 
 
 if __name__ == "__main__":

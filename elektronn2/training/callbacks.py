@@ -31,9 +31,7 @@ class Clock(TrainerHook):
 
     def on_step(self, loop):
         trainer = self.trainer
-        before = trainer.t_passed
         trainer.tick()
-        trainer.t_pi = 0.8 * trainer.t_pi + 0.2 * (trainer.t_passed - before) if trainer.t_pi else trainer.t_passed - before
         if trainer.terminal and trainer.clock_on > self.shown + 0.1:
             self.shown = trainer.clock_on
             sys.stderr.write(f"{loop.step:05d}, {loop.loss:.4f}   \r")  # the next line overwrites it
@@ -45,9 +43,8 @@ class CheckFinite(TrainerHook):
 
     def on_step(self, loop):
         if not math.isfinite(loop.loss):
-            logger.warning("The loss is %s after %d steps; the batch that gave it can be looked at as batch[0], batch[1].",
-                           loop.loss, loop.step)
-            self.trainer.pause(f"The loss became {loop.loss}")
+            self.trainer.pause(f"The loss became {loop.loss} at step {loop.step}, which changed nothing (its batch: "
+                               "batch[0], batch[1])")
 
 
 class Timeline(TrainerHook):
@@ -70,9 +67,9 @@ class Snapshots(TrainerHook):
 
     def on_end(self, loop):
         name = self.trainer.save_name
-        if loop.failure is not None:
+        if loop.failure is not None and loop.step:
             self.trainer.save(f"Backup/{name}-stopped.mdl")
-        elif not self.trainer.save(f"{name}-FINAL.mdl"):
+        elif loop.failure is None and not self.trainer.save(f"{name}-FINAL.mdl"):
             loop.failure = OSError("The final model was not saved.")
 
 
@@ -142,7 +139,9 @@ class Pauses(TrainerHook):
 
 
 def prevalence(batch):
-    """Mean of the first channel of the targets; nan without targets."""
+    """Mean of the first channel of the targets where they are labelled (at least 0); nan if there are none."""
     if len(batch) < 2:
         return float("nan")
-    return float(np.mean(batch[1][:, 0] if batch[1].ndim > 1 else batch[1]))
+    target = batch[1][:, 0] if batch[1].ndim > 1 else batch[1]
+    labelled = target[target >= 0]
+    return float(labelled.mean()) if labelled.size else float("nan")

@@ -20,6 +20,7 @@ from traitlets.config import Config as Settings
 
 import elektronn2.neuromancer as nm
 from elektronn2.config import config
+from elektronn2.neuromancer.optimiser import OPTIMISERS
 from elektronn2.training.preview import write_png
 from elektronn2.training.trainutils import DEFAULTS, login
 from elektronn2.utils import plotting
@@ -31,6 +32,8 @@ HYPER = ("lr", "mom", "wd", "mixing", "dropout_rates", "gradnet_rates")
 # a word, and what follows unless it makes the line a Python expression or assignment
 _COMMAND = re.compile(r"\s*(\w+)(?:\s+(?![=(\[,:+*%<>!&|]|[-/]\s|(?:in|is|and|or|if|not)\s)(.*))?\s*$")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+AT_START = ("seed", "save_path", "overwrite", "backupsrc", "background_processes", "use_ortho_init",
+            "time_per_step_smoothing_length")  # settings of the library that a run reads once
 COPIES = ("i", "loss", "batch", "t")  # of what the loop holds: binding them anew changes nothing
 
 
@@ -90,8 +93,9 @@ class Shell:
         self.ip.Completer.custom_matchers.append(self._matcher())
         self.ip.events.register("pre_run_cell", self._before_cell)
         self.ip.events.register("post_run_cell", self._after_cell)
-        self.scope = {}
-        self._tees = None
+        plain = self.ip.display_formatter.formatters["text/plain"]
+        plain.for_type(np.ndarray, _print_array)
+        self._tees, self._opened = None, False
 
     # -- scope -----------------------------------------------------------------------------------
     def make_scope(self):
@@ -101,21 +105,29 @@ class Shell:
         scope = {k: v for k, v in model.nodes.items() if k.isidentifier()}
         scope |= {k: v for k, v in trainer.created.items() if not k.startswith("_")}
         scope |= {k: v for k, v in exp.namespace.items() if not k.startswith("__")}
-        scope |= {k: getattr(exp, k) for k in DEFAULTS}
-        scope |= {k: getattr(model, k) for k in ("lr", "mom", "wd", "dropout_rates", "gradnet_rates")}
+        scope |= self._current()
         scope |= dict(np=np, nm=nm, config=config, self=trainer, trainer=trainer, model=model, data=trainer.data,
                       exp_config=exp, __elektronn2__=self.command)
         if loop:
             scope |= dict(i=loop.step, loss=loop.loss, batch=loop.batch, t=loop.seconds)
         return scope
 
+    def _current(self):
+        """Settings of run, library and model as they are, by the names under which they can be assigned."""
+        exp, model = self.trainer.exp_config, self.trainer.model
+        return {**{k: getattr(exp, k) for k in DEFAULTS}, **vars(config),
+                **{k: getattr(model, k) for k in ("lr", "mom", "wd", "dropout_rates", "gradnet_rates")}}
+
     def interact(self):
         """Read and run commands until the user leaves. Returns whether training shall go on."""
         self.go_on = True
-        self.scope = self.make_scope()
-        self.ip.user_ns.update(self.scope)
+        self.ip.user_ns.update(self.make_scope())
         self._before = self._values()
-        self.do_help()
+        if self._opened:
+            self.say(f"\nELEKTRONN2 training shell >> {self.trainer.save_name} << (help: all commands)\n")
+        else:
+            self.do_help()
+        self._opened = True
         self.ip.keep_running = True
         with _ipython_folder(self._folder.name):
             self.ip.mainloop(local_ns=self.ip.user_ns, module=self.ip.user_module)
@@ -187,6 +199,8 @@ class Shell:
         if node is not None and node not in model:
             raise KeyError(f"there is no node {node!r}.{suggest(node, model.nodes)} Nodes with filters: {self._filtered()}.")
         if node is None or "w" not in model[node].params:
+            if node is not None:
+                self.say(f"{node} has no filters; these have: {', '.join(self._filtered())}")
             node = self._filtered()[0]
         path = self.trainer.save_path / f"filters_{node}.png"
         tiles = plotting.embedfilters(model[node].params["w"].get_value(), normalize=True)
@@ -220,11 +234,12 @@ class Shell:
         path = os.path.expanduser(file.strip("'\""))
         path = path if os.path.exists(path) else self.trainer.save_path / path
         self.trainer.model.set_param_values(path, skip_const=True)
-        self.say(f"Took the parameters from {path}")
+        self.trainer.model.reset_optimisers()
+        self.say(f"Took the parameters from {path}; the optimiser begins without momentum")
 
     def do_ip(self):
         """ip -- a plain IPython within, left with exit or Ctrl-D"""
-        inner = InteractiveShellEmbed(banner1="IPython; exit or Ctrl-D returns to the training shell.", banner2="",
+        inner = InteractiveShellEmbed(banner1="IPython; exit or Ctrl-D returns to the training shell.\n", banner2="",
                                       config=self.ip.config.__class__(HistoryManager=dict(enabled=False)))
         inner(local_ns=self.ip.user_ns, stack_depth=1)
 
@@ -248,40 +263,58 @@ class Shell:
         owner = self.trainer.model if name in HYPER else self.trainer.exp_config
         setattr(owner, name, value)
         self.say(f"{name} = {value!r} from the next step on")
-        self.ip.user_ns[name] = value
-        self._apply(name)
-        self._before = self._values()
 
     def _values(self):
         """What can be set by assignment, with copies of dicts, to notice changes."""
         ns = self.ip.user_ns
-        names = (*DEFAULTS, *HYPER, *COPIES)
+        names = (*DEFAULTS, *vars(config), *HYPER, *COPIES)
         return {k: _copy(ns[k]) for k in names if k in ns}
 
     def _take_over(self):
-        """Let assignments to settings take effect, or say why they do not."""
+        """Let assignments to settings take effect, or say why they do not; then show everything as it is."""
         ns, old = self.ip.user_ns, self._before
-        changed = [k for k in self._values() if k not in old or not _same(ns[k], old[k])]
-        for name in changed:
+        for name in [k for k in self._values() if k not in old or not _same(ns[k], old[k])]:
+            if name in COPIES:
+                self.say(f"{name} is a copy of what the training loop holds; assigning to it changes nothing.")
+                continue
             try:
-                if name in COPIES:
-                    self.say(f"{name} is a copy of what the training loop holds; assigning to it changes nothing.")
-                    continue
-                setattr(self.trainer.model if name in HYPER else self.trainer.exp_config, name, ns[name])
-                self._apply(name)
+                self._assign(name, ns[name])
                 self.say(f"{name} = {ns[name]!r} from the next step on")
-            except (ValueError, TypeError, AttributeError, KeyError) as error:
+            except Exception as error:  # of whatever the setting leads to
+                self._restore(name, ns[name], old.get(name))
                 self.say(f"{name} was not changed: {error}")
-                ns[name] = self.scope.get(name)
+        ns.update(self._current())
         self._before = self._values()
 
-    def _apply(self, name):
-        trainer = self.trainer
-        if name in ("optimiser_params", "optimiser"):
-            params = {k: v for k, v in trainer.exp_config.optimiser_params.items() if name == "optimiser_params"}
-            trainer.model.set_opt_meta_params(trainer.exp_config.optimiser, params)
+    def _assign(self, name, value):
+        """Set one setting of the model, the run or the library, and all that follows from it."""
+        trainer, exp = self.trainer, self.trainer.exp_config
+        if name in HYPER:
+            setattr(trainer.model, name, value)
+        elif name in vars(config):
+            if name in AT_START:
+                raise ValueError(f"{name!r} is used when a run begins and cannot be changed in it")
+            setattr(config, name, value)
+        else:
+            setattr(exp, name, value)
+        if name == "optimiser":
+            known = OPTIMISERS[value].meta
+            exp.optimiser_params = {k: v for k, v in exp.optimiser_params.items() if k in known}
+            trainer.model.set_opt_meta_params(value, {})
+        elif name == "optimiser_params":
+            trainer.model.set_opt_meta_params(exp.optimiser, value)
         elif name == "schedules":
             trainer.schedules = trainer.bind_schedules()
+        elif name in ("data_batch_args", "class_weights"):
+            trainer.check_batch()
+
+    def _restore(self, name, value, old):
+        """Take back an assignment, or a change within a dict, that was refused."""
+        if isinstance(value, dict) and isinstance(old, dict):
+            value.clear()
+            value.update(old)
+        if name in DEFAULTS:
+            self.trainer.exp_config.__dict__[name] = value if isinstance(value, dict) and isinstance(old, dict) else old
 
     # -- events ----------------------------------------------------------------------------------
     def _before_cell(self, info):
@@ -334,6 +367,14 @@ def _ipython_folder(folder):
             del os.environ["IPYTHONDIR"]
         else:
             os.environ["IPYTHONDIR"] = before
+
+
+def _print_array(array, printer, cycle):
+    """Large arrays by shape, type and range, small ones in full."""
+    if array.size <= 100 or array.dtype.kind not in "iufb":
+        printer.text(repr(array))
+    else:
+        printer.text(f"<array {array.shape} {array.dtype}, {array.min():.4g} to {array.max():.4g}>")
 
 
 def _copy(value):

@@ -51,7 +51,7 @@ class Trainer:
     def __init__(self, exp_config):
         self.exp_config = exp_config
         self.save_name, self.save_path = exp_config.save_name, Path(exp_config.save_path)
-        self.t_passed, self.t_pi, self.clock_on = 0.0, 0.0, None
+        self.t_passed, self.clock_on, self._last_monitored = 0.0, None, (0, 0.0)
         self.prevalence = float("nan")
         self.interrupted, self.shell = False, None
         self.terminal = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
@@ -67,6 +67,8 @@ class Trainer:
             self.history_tracker.register_debug_output_names(self.model.debug_output_names)
         path = exp_config.preview_data_path
         self.preview_data = None if path is None else preview.load_cubes(path)
+        if path is not None:
+            self._check_preview()
         self.last_status = dict(train_loss=np.nan, valid_loss=np.nan, train_err=np.nan, valid_err=np.nan, loss_gain=np.nan)
         self.loop, self._batches = None, None
 
@@ -95,7 +97,10 @@ class Trainer:
         previous = sys.getprofile()
         sys.setprofile(watch)
         try:
-            model = create(self.exp_config.model_load_args) if self.exp_config.model_load_args else create()
+            arguments = (self.exp_config.model_load_args,) if self.exp_config.model_load_args else ()
+            if arguments and code is not None and not code.co_argcount:
+                raise ValueError("model_load_args is given, so create_model must take it as its one argument.")
+            model = create(*arguments)
         finally:
             sys.setprofile(previous)
         if not hasattr(model, "designations"):
@@ -129,9 +134,18 @@ class Trainer:
         exp = self.exp_config
         kind = data_class(exp.data_class)
         arguments = dict(exp.data_init_kwargs)
-        if "seed" in inspect.signature(kind).parameters and config.seed is not None:
+        known = inspect.signature(kind).parameters
+        if "seed" in known and config.seed is not None:
             arguments.setdefault("seed", config.seed)
-        return kind(self.model.input_node, self.model.target_node, **arguments)
+        if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
+            for name in arguments:
+                if name not in known:
+                    raise ValueError(f"data_init_kwargs: {kind.__name__} has no argument {name!r}.{suggest(name, known)} It "
+                                     f"takes {', '.join(known)}.")
+        data = kind(self.model.input_node, self.model.target_node, **arguments)
+        if not hasattr(data, "getbatch"):
+            raise ValueError(f"The data class {kind.__name__} needs a method getbatch(batch_size, source, ...).")
+        return data
 
     def _check_batch_size(self):
         wanted, own = self.exp_config.batch_size, self.model.batch_size
@@ -151,9 +165,16 @@ class Trainer:
         else:
             with self._lock:  # other data may not be meant for several threads
                 batch = self.data.getbatch(batch_size=size, source=source, **arguments)
+        if not isinstance(batch, (tuple, list)) or not batch:
+            raise ValueError(f"{type(self.data).__name__}.getbatch must return a tuple of arrays, like (images, targets), "
+                             f"but it returned {type(batch).__name__}.")
         if self.exp_config.class_weights is not None:
             batch = (*batch, np.asarray(self.exp_config.class_weights, np.float32))
         return tuple(batch)
+
+    def check_batch(self):
+        """Make a batch and compute its loss, as the config says at this moment. Raises what is wrong with it."""
+        self.model.loss(*self.make_batch(MONITOR - 1))
 
     def _start_batches(self):
         workers = config.background_processes
@@ -194,14 +215,14 @@ class Trainer:
                 raise KeyboardInterrupt
             self.interrupted = True
             if self.terminal:
-                sys.stderr.write("\nPausing after this step ...\n")
+                sys.stderr.write("\nPausing after this step ... (Ctrl+C again: end the run at once)\n")
         return signal.signal(signal.SIGINT, on_interrupt)
 
     def _on_error(self, error):
         """Let the user look at, and mend, what a batch or step could not be made with. True: go on."""
-        if not self.terminal or not isinstance(error, (ValueError, TypeError, KeyError)):
+        if not self.terminal:
             return False
-        logger.error("%s", "".join(traceback.format_exception(error)))
+        logger.debug("%s", "".join(traceback.format_exception(error)))
         self.pause(f"{type(error).__name__}: {error}")
         return True
 
@@ -213,7 +234,11 @@ class Trainer:
             logger.info("%s\n%s", reason, self.summary())
             if self.shell is None:
                 self.shell = Shell(self)
-            go_on = self.shell.interact()
+            in_loop = signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl+C stops what runs in the shell
+            try:
+                go_on = self.shell.interact()
+            finally:
+                signal.signal(signal.SIGINT, in_loop)
             self.interrupted = False
             if not go_on:
                 raise StopTraining("Ended by the user.")
@@ -268,7 +293,7 @@ class Trainer:
         """Measure, record, save, draw and print the state of the run."""
         status = {}
         status["train_loss"], status["train_err"] = self.test_model("train")
-        status["loss_gain"] = self.model.loss(*loop.batch) - loop.loss if loop.step else 0.0
+        status["loss_gain"] = self.model.loss(*loop.batch) - loop.loss if loop.step else np.nan
         status["valid_loss"], status["valid_err"] = self.test_model("valid")
         self._monitored += 1
         self.last_status = status
@@ -285,40 +310,55 @@ class Trainer:
                 self.plot_history()
         if config.print_status:
             logger.info("%s", self.status_line())
+        self._last_monitored = loop.step, self.t_passed
 
     @property
     def is_regression(self):
-        """Whether the error is no rate, because the loss is of squares."""
+        """Whether the error is no rate, because the loss is a distance."""
         loss = self.model.loss_node
-        return bool(loss.parents) and type(loss.parents[0]).__name__ == "SquaredLoss"
+        return bool(loss.parents) and type(loss.parents[0]).__name__ in ("SquaredLoss", "AbsLoss", "EuclideanDistance")
 
     def _error(self, value):
-        return f"{value:05.2f}err" if self.is_regression else f"{100 * value:05.2f}%"
+        number, unit = (value, "err") if self.is_regression else (100 * value, "%")
+        return f"{'nan' if np.isnan(value) else format(number, '05.2f')}{unit}"
+
+    def speed(self):
+        """Steps per second since the last status line, with everything but previews and pauses."""
+        step, seconds = self._last_monitored
+        return (self.loop.step - step) / (self.t_passed - seconds) if self.t_passed > seconds else 0.0
 
     def status_line(self):
         """One line: step, losses, errors, prevalence, learning rate, speed, time."""
         s, model = self.last_status, self.model
         smooth, last = (model.loss_smooth, self.loop.loss) if self.loop.step else (s["train_loss"],) * 2
-        speed = 1 / self.t_pi if self.t_pi else 0.0
+        gain, speed = np.nan_to_num(s["loss_gain"]), self.speed()
+        prevalence = "nan" if np.isnan(self.prevalence) else f"{100 * self.prevalence:04.1f}"
         voxels = self.batch_size * self.model.input_node.shape.stripbatch_prod
         return (f"{self.loop.step:05d}, L_m={smooth:.3f}, L={last:.2f}, tr={self._error(s['train_err'])}, "
-                f"vl={self._error(s['valid_err'])}, prev={100 * self.prevalence:04.1f}, L_diff={s['loss_gain']:+.1e}, "
+                f"vl={self._error(s['valid_err'])}, prev={prevalence}, L_diff={gain:+.1e}, "
                 f"LR={model.lr:.2e}, {speed:.2f} it/s, {voxels * speed / 1e6:.2f} MVx/s, "
                 f"{pretty_string_time(self.t_passed)}")
 
     def summary(self):
         """Several lines, for a pause."""
         s, model = self.last_status, self.model
-        t = self.t_pi or np.nan
         return (f"After {self.loop.step if self.loop else 0} steps, {pretty_string_time(self.t_passed)}: "
                 f"loss {model.loss_smooth:.4f} (training {s['train_loss']:.4f}, validation {s['valid_loss']:.4f}), "
                 f"error {self._error(s['train_err'])} / {self._error(s['valid_err'])}\n"
                 f"LR={model.lr:.3e}, MOM={model.mom:.3f}, WD={model.wd:.2e}, "
-                f"{1 / model.time_per_step:.2f} it/s computing, {1 / t:.2f} it/s with everything")
+                f"{1 / model.time_per_step:.2f} it/s computing, {self.speed():.2f} it/s with everything")
 
     # -- files -----------------------------------------------------------------------------------
     def save(self, name):
-        """Write the model to a file in the folder of the run. Returns whether that worked; if not, training can go on."""
+        """Write the model to a file in the folder of the run. Returns whether that worked; if not, training can go on.
+
+        Parameters that are NaN or infinite are not saved over good ones."""
+        values = self.model.get_param_values().items()
+        bad = [node for node, params in values if any(not np.isfinite(v).all() for v in params.values())]
+        if bad:
+            logger.error("%s was not saved: the parameters of %s are NaN or infinite. Load an earlier model, with a smaller "
+                         "learning rate.", name, ", ".join(bad))
+            return False
         return self._try(f"{name} could not be saved", self.model.save, self.save_path / name)
 
     def save_history(self):
@@ -407,6 +447,20 @@ class Trainer:
             raise ValueError(f"Previews need a prediction with spatial axes; {node.name!r} is {node.shape}. Name a node "
                              "'pred_dense' to be used instead.")
         return node
+
+    def _check_preview(self):
+        """Raise ValueError if previews cannot be made as the config says."""
+        kwargs, known = self.exp_config.preview_kwargs, list(inspect.signature(self.preview_slice).parameters)
+        for name in kwargs:
+            if name not in known:
+                raise ValueError(f"preview_kwargs: there is no {name!r}, only {', '.join(known)}.{suggest(name, known)}")
+        node, z = self._dense_node(), kwargs.get("max_z_pred", 5)
+        if isinstance(z, bool) or not isinstance(z, int) or z < 1:
+            raise ValueError(f"preview_kwargs: max_z_pred must be an integer of at least 1; got {z!r}.")
+        if kwargs.get("export_class", "all") not in ("malis", "affinity"):
+            preview.wanted_channels(kwargs.get("export_class", "all"), node.shape["f"])
+        for cube in self.preview_data:
+            preview.central_slices(node, cube, z)
 
     def try_preview(self):
         """A preview whose failure is logged and does not end training."""

@@ -17,7 +17,7 @@ from elektronn2.config import config, execute
 from elektronn2.data.io import how_to_get
 from elektronn2.neuromancer.function import resolve_device
 from elektronn2.neuromancer.model import Model
-from elektronn2.neuromancer.optimiser import OPTIMISERS
+from elektronn2.neuromancer.optimiser import OPTIMISERS, check_hyper
 from elektronn2.training.history import HistoryTracker, loadhistorytracker
 from elektronn2.training.schedule import Schedule
 from elektronn2.utils.basic import h5open
@@ -160,11 +160,13 @@ class ExperimentConfig:
         """What is wrong with a value, or None."""
         if name in DICTS and not isinstance(value, dict):
             return f"{name!r} must be a dict; got {value!r}."
+        if name == "save_name" and (not isinstance(value, str) or value in ("", ".", "..") or set(value) & set("/\\:")):
+            return f"'save_name' must be the name of a folder, without / in it; got {value!r}."
         if name in ("n_steps", "history_freq", "monitor_batch_size", "batch_size"):
             least = 0 if name in ("n_steps", "history_freq") else 1
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
                 return f"{name!r} must be an integer of at least {least}; got {value!r}."
-        if name == "max_runtime" and not (isinstance(value, (int, float)) and value > 0):
+        if name == "max_runtime" and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0):
             return f"'max_runtime' must be a number of seconds above 0; got {value!r}."
         if name == "optimiser" and value not in OPTIMISERS:
             return f"'optimiser' must be one of {', '.join(OPTIMISERS)}; got {value!r}.{suggest(value, OPTIMISERS)}"
@@ -174,12 +176,27 @@ class ExperimentConfig:
                 if key not in known:
                     return (f"'optimiser_params': {self.optimiser} has no {key!r}, only {', '.join(known)}."
                             f"{suggest(key, known)}")
+                try:
+                    check_hyper(key, value[key])
+                except ValueError as error:
+                    return f"'optimiser_params': {error}"
+            if "lr" not in value:
+                return "'optimiser_params' must hold the learning rate, 'lr'."
         if name == "create_model" and not callable(value):
             return f"'create_model' must be a function that returns the model; got {value!r}."
+        if name == "class_weights":
+            if not isinstance(value, (list, tuple, np.ndarray)) or np.asarray(value).dtype.kind not in "iuf":
+                return f"'class_weights' must be a list of numbers, one per class; got {value!r}."
+        if name == "schedules":
+            return self._schedule_problem(value)
         if name == "data_batch_args" and (taken := {"batch_size", "source"} & set(value)):
             return f"'data_batch_args' must not hold {sorted(taken)}: the trainer sets them."
         if name in ("preview_data_path", "model_load_path"):
-            path = value[0] if isinstance(value, (tuple, list)) else value
+            pair = isinstance(value, (tuple, list)) and len(value) == 2 and name == "preview_data_path"
+            path = value[0] if pair else value
+            if not isinstance(path, (str, Path)) or (pair and not isinstance(value[1], str)):
+                form = " or (path, name of a data set)" if name == "preview_data_path" else ""
+                return f"{name!r} must be a path{form}; got {value!r}."
             if not os.path.isfile(os.path.expanduser(path)):
                 return (f"{name!r}: there is no file {os.path.expanduser(path)}."
                         + (" " + how_to_get([path]) if name == "preview_data_path" else ""))
@@ -192,6 +209,18 @@ class ExperimentConfig:
                         f"got {value!r}.")
             if isinstance(value, (tuple, list)) and not os.path.isfile(os.path.expanduser(value[0])):
                 return f"'data_class': there is no file {os.path.expanduser(value[0])}."
+        return None
+
+    @staticmethod
+    def _schedule_problem(schedules):
+        """What is wrong with the descriptions of schedules, or None."""
+        for name, description in schedules.items():
+            if description is not None and not isinstance(description, dict):
+                return f"'schedules': {name!r} must be a dict such as {{'dec': 0.995}}; got {description!r}."
+            try:
+                Schedule(**(description or {"dec": 1.0}))
+            except (ValueError, TypeError) as error:
+                return f"'schedules': {name!r}: {error}"
         return None
 
     # -- the folder ------------------------------------------------------------------------------
@@ -207,7 +236,9 @@ class ExperimentConfig:
             (folder / "Backup").mkdir(parents=True, exist_ok=True)
             if not os.access(folder, os.W_OK):
                 raise PermissionError("it is read-only")
-        except (PermissionError, NotADirectoryError) as error:
+        except FileExistsError:
+            raise
+        except OSError as error:
             raise type(error)(f"The folder of the run, {folder}, cannot be written ({error}). Set save_path to a folder of "
                               "your own.") from None
         shutil.copy(self.exp_file, folder / f"0-{self.exp_file.name}")

@@ -39,7 +39,10 @@ def atomic_write(path):
     at ``path`` stays as it was.
     """
     path = Path(path).expanduser()
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise type(error)(error.errno, f"{path} cannot be written ({error.strerror}). Choose another folder") from None
     os.close(handle)
     try:
         os.chmod(temporary, 0o666 & ~_umask())

@@ -17,7 +17,7 @@ def files(tmp_path, rng):
     model.designate_nodes(input_node=image, prediction_node=probs)
     model.save(tmp_path / "net.mdl")
     raw = rng.integers(0, 256, (9, 30, 28), np.uint8)
-    h5save([raw, raw[:, :5]], tmp_path / "volume.h5", ["raw", "small"])
+    h5save([raw, raw[:, :5], raw.astype(np.int32), raw], tmp_path / "volume.h5", ["raw", "small", "ids", "volumes/raw"])
     return tmp_path, model, raw
 
 
@@ -37,6 +37,13 @@ def test_same_as_in_python(files, options, pad):
     np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
+def test_keys_in_groups(files):
+    folder, model, raw = files
+    assert run(folder, f"{folder}/volume.h5:volumes/raw", f"{folder}/out.h5:volumes/probs") == 0
+    expected = model.predict_dense(raw[None], pad_raw=True)
+    np.testing.assert_allclose(h5load(folder / "out.h5", "volumes/probs"), expected, atol=1e-5)
+
+
 def test_uint8_and_default_key(files):
     folder, model, raw = files
     assert run(folder, f"{folder}/volume.h5:raw", f"{folder}/out.h5", "--uint8") == 0
@@ -47,14 +54,18 @@ def test_uint8_and_default_key(files):
 @pytest.mark.parametrize("source, target, options, message", [
     ("volume.h5", "out.h5", (), "name one, as in"), ("volume.h5:rew", "out.h5", (), "no data set 'rew'; available"),
     ("none.h5:raw", "out.h5", (), "none.h5"),
-    ("volume.h5:raw", "volume.h5", (), "exists. Choose another file, or --overwrite"),
+    ("volume.h5:raw", "net.mdl", (), "exists. Choose another file, or --overwrite"),
+    ("volume.h5:raw", "volume.h5:probs", ("--overwrite",), "are the same file"), ("volume.h5:raw", ".", (), "is a folder"),
+    ("volume.h5:raw", "/proc/out.h5", (), "/proc/out.h5 cannot be written"),
+    ("volume.h5:ids", "out.h5", (), "no known scale"),
     ("volume.h5:raw", "no/out.h5", (), "no folder"), ("volume.h5:raw", "out.h5", ("--classes", "3"), "channels 0 to 2"),
     ("volume.h5:raw", "out.h5", ("--patch", "a"), "whole numbers"), ("net.mdl:raw", "out.h5", (), "net.mdl"),
     ("volume.h5:small", "out.h5", ("--no-pad",), "at least")])
 def test_mistakes(files, capsys, source, target, options, message):
     folder, *_ = files
     before = (folder / "volume.h5").read_bytes()
-    assert run(folder, f"{folder}/{source}", f"{folder}/{target}", *options) == 2
+    target = target if target.startswith("/") else f"{folder}/{target}"
+    assert run(folder, f"{folder}/{source}", target, *options) == 2
     assert message in capsys.readouterr().err
     assert (folder / "volume.h5").read_bytes() == before and not (folder / "out.h5").exists()
 

@@ -8,6 +8,7 @@ import pytest
 from configs import write_config
 from IPython.core.completer import provisionalcompleter
 
+from elektronn2.config import config
 from elektronn2.training import shell as shell_module
 from elektronn2.training.shell import Shell
 from elektronn2.training.trainer import Trainer
@@ -91,6 +92,45 @@ def test_assignments_take_effect_or_say_why_not(shell, trainer):
     trainer.loop = type("Loop", (), dict(step=3, loss=0.5, batch=None, seconds=0.1))
     shell.interact()
     assert "is a copy" in shell.type("i = 100")
+
+
+def test_refused_changes_are_taken_back(shell, trainer):
+    exp = trainer.exp_config
+    shell.type("schedules = {'lr': {'dec': .5}}")
+    assert "was not changed" in shell.type("schedules['lr'] = {'cosine': -3}")
+    assert exp.schedules == shell.ip.user_ns["schedules"] == {"lr": {"dec": 0.5}}
+    before = dict(exp.data_batch_args)
+    assert "was not changed: getbatch has no argument 'warpp'" in shell.type("data_batch_args['warpp'] = .2")
+    assert exp.data_batch_args == before and shell.ip.user_ns["data_batch_args"] is exp.data_batch_args
+    assert "was not changed" in shell.type("data_init_kwargs['aniso_factor'] = 9")
+    assert exp.data_init_kwargs["aniso_factor"] == 1
+    assert "was not changed" in shell.type("class_weights = [1, 2]") and exp.class_weights is None
+    assert "was not changed" in shell.type("mom = 2")
+
+
+def test_what_is_shown_is_what_is(shell, trainer):
+    shell.type("lr = 1e-3")
+    shell.type("model.lr = 3e-4")
+    assert shell.ip.user_ns["lr"] == 3e-4
+    assert "lr = 0.001" in shell.type("lr = 1e-3") and trainer.model.lr == 1e-3
+
+
+def test_settings_of_the_library(shell):
+    assert "plot_on = False" in shell.type("plot_on = False") and config.plot_on is False
+    assert "param_save_it must be an integer" in shell.type("param_save_it = 0") and config.param_save_it == 10000
+    assert "'seed' is used when a run begins" in shell.type("seed = 4")
+
+
+def test_another_optimiser_keeps_the_hyper_parameters_that_it_has(shell, trainer):
+    shell.type("optimiser = 'SGD'")
+    assert trainer.exp_config.optimiser == "SGD" and set(trainer.exp_config.optimiser_params) == {"lr", "mom", "wd"}
+    assert "optimiser_params" in shell.type("optimiser_params['lr'] = 0.5") and trainer.model.lr == 0.5
+
+
+def test_large_arrays_are_summarised(shell, capsys):
+    shell.type("np.zeros((50, 50)), np.ones(2)")
+    out = capsys.readouterr().out
+    assert "<array (50, 50) float64, 0 to 0>" in out and "array([1., 1.])" in out
 
 
 def test_commands_write_what_they_promise(shell, trainer):

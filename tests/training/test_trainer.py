@@ -11,6 +11,7 @@ from elektronn2.config import config
 from elektronn2.neuromancer.dense import predict_dense
 from elektronn2.scripts import train
 from elektronn2.training import preview
+from elektronn2.training.callbacks import prevalence
 from elektronn2.training.trainer import Trainer
 from elektronn2.training.trainutils import ExperimentConfig, loadhistorytracker
 from elektronn2.utils.basic import as_float, h5load
@@ -161,9 +162,51 @@ def test_data_that_raise_end_the_run_with_a_message_and_a_model(tmp_path, thread
 def test_nan_loss_without_a_terminal_stops(tmp_path, capsys):
     path = own_data(tmp_path, fail_at=-1, value="nan")
     assert run_with_threads(path, False) == 1
-    assert "The loss became nan: training stops" in capsys.readouterr().err
-    assert (tmp_path / "runs" / "run" / "Backup" / "run-stopped.mdl").exists()
+    said = capsys.readouterr().err
+    assert "The loss became nan at step 1, which changed nothing" in said and "as there is no terminal to ask" in said
+    model = nm.model.modelload(tmp_path / "runs" / "run" / "Backup" / "run-stopped.mdl")
+    assert all(np.isfinite(v).all() for v in model.get_param_values(as_list=True))
 
+
+def test_broken_parameters_are_not_saved_over_good_ones(tmp_path, capsys):
+    trainer = Trainer(ExperimentConfig(write_config(tmp_path)))
+    assert trainer.save("a.mdl")
+    good = (trainer.save_path / "a.mdl").read_bytes()
+    weights = trainer.model["conv2"].params["w"]
+    weights.set_value(weights.get_value() * np.nan)
+    assert not trainer.save("a.mdl") and (trainer.save_path / "a.mdl").read_bytes() == good
+    assert "the parameters of conv2 are NaN or infinite" in capsys.readouterr().err
+
+
+def test_a_run_that_fails_before_its_first_step_leaves_its_name_free(tmp_path, capsys):
+    path = write_config(tmp_path, change={'"warp": 0.5': '"warpp": 0.5'})
+    assert run(path) == 1
+    said = capsys.readouterr().err
+    assert "Did you mean 'warp'?" in said and "Traceback" not in said
+    assert not (tmp_path / "runs" / "run").exists()
+    path.write_text(path.read_text().replace("warpp", "warp"))
+    assert run(path) == 0
+
+
+@pytest.mark.parametrize("change, message", [
+    ({'"aniso_factor": 1': '"anisofactor": 1'}, "no argument 'anisofactor'.*Did you mean 'aniso_factor'"),
+    ({'"export_class": [1]': '"export_clas": [1]'}, "preview_kwargs: there is no 'export_clas'.*'export_class'"),
+    ({'"export_class": [1]': '"export_class": "9"'}, "channels 0 to 1"),
+    ({'"max_z_pred": 2': '"max_z_pred": 0'}, "max_z_pred must be an integer of at least 1"),
+    ({'"max_z_pred": 2': '"max_z_pred": 900'}, "needs 902 sections"),
+    ({"def create_model": "model_load_args = {'a': 1}\ndef create_model"}, "create_model must take it"),
+])
+def test_mistakes_are_found_before_training(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        Trainer(ExperimentConfig(write_config(tmp_path, change=change)))
+
+
+def test_status_without_validation_and_with_unlabelled_targets(tmp_path):
+    trainer = Trainer(ExperimentConfig(write_config(tmp_path, change={'"valid_cubes": [2]': '"valid_cubes": []'})))
+    trainer.run()
+    assert "vl=nan%, prev=" in trainer.status_line()
+    assert prevalence((None, np.array([[[1, -666, 0, -1, 1]]]))) == pytest.approx(2 / 3)
+    assert np.isnan(prevalence((None, np.full((1, 1, 3), -1))))
 
 def test_a_full_disk_does_not_end_training(tmp_path, monkeypatch, capsys):
     trainer = Trainer(ExperimentConfig(write_config(tmp_path)))

@@ -61,6 +61,15 @@ def test_all_mistakes_are_reported_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("old, new, message", [
+    ('"lr": 1e-3, ', "", "must hold the learning rate"),
+    ('"lr": 1e-3', '"lr": "0.1"', "'lr' must be a number of at least 0, got '0.1'"),
+    ('"beta2": 0.999', '"beta2": 5', "'beta2' must be a number of at least 0 and below 1"),
+    ('"run"', '"a/b"', "'save_name' must be the name of a folder"), ('"run"', '".."', "'save_name' must be"),
+    ('"run"', "7", "'save_name' must be"), ("max_runtime = 600", "max_runtime = True", "'max_runtime' must be a number"),
+    ('{"lr": {"dec": 0.995}}', '{"lr": 0.9}', "'schedules': 'lr' must be a dict"),
+    ('{"lr": {"dec": 0.995}}', '{"lr": {"deck": 0.9}}', "'schedules': 'lr'.*Did you mean 'dec'"),
+    ("seed = 0", "class_weights = 'ab'", "'class_weights' must be a list of numbers"),
+    ('"/raw_2.h5", "raw")', '"/raw_2.h5", "raw", 3)', "'preview_data_path' must be a path or"),
     ("batch_size = 1", "batch_size = 0", "'batch_size' must be an integer of at least 1; got 0"),
     ("history_freq = 5", "history_freq = 2.5", "'history_freq' must be an integer"),
     ('"beta2": 0.999', '"beta": 0.999', "'optimiser_params': AdamW has no 'beta'.*Did you mean 'beta2'"),
