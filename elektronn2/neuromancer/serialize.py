@@ -68,7 +68,7 @@ class _Encoder:
         if isinstance(value, np.ndarray):
             self.count += 1
             key = f"{self.node.name}/argument-{self.count}"
-            self.tensors[key] = np.ascontiguousarray(value)
+            self.tensors[key] = np.asarray(value, order="C")
             return {"array": key}
         if isinstance(value, Fraction):
             return {"fraction": [value.numerator, value.denominator]}
