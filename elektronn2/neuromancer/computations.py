@@ -44,6 +44,7 @@ def grad(cost, wrt):
 
 # -- linear -------------------------------------------------------------------------------------------
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_SLOW = 20480  # elements up to which PyTorch does without oneDNN
 _CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
@@ -57,7 +58,19 @@ def conv(x, w, b=None, border_mode="valid"):
     pad = {"valid": [0] * len(k), "same": [n // 2 for n in k], "full": [n - 1 for n in k]}[border_mode]
     if x.shape[1] == 1 and k[-1] > 1 and not x.requires_grad and x.device.type == "cpu":
         return _conv_one_channel(x, w, b, pad)
-    return _CONV[len(k)](x, w, b, padding=pad)
+    return _conv(x, w, b, pad)
+
+
+def _conv(x, w, b, pad):
+    """PyTorch takes its slow 3-D kernels on the processor where batch, features and the first two spatial axes are small,
+    whatever the last one is; with few features it pays to put that one first."""
+    if x.ndim == 5 and x.device.type == "cpu" and x.dtype == torch.float32 and x.shape[1] <= 32:
+        _, _, z, small, large = x.shape
+        few = math.prod(x.shape[:4]) <= _SLOW and min(w.shape[-2:]) <= 3
+        if few and math.prod(x.shape[:2]) * small * large > _SLOW and z < large:
+            x, w = (a.permute(0, 1, 3, 4, 2).contiguous(memory_format=torch.channels_last_3d) for a in (x, w))
+            return F.conv3d(x, w, b, padding=[*pad[1:], pad[0]]).permute(0, 1, 4, 2, 3)
+    return _CONV[w.ndim - 2](x, w, b, padding=pad)
 
 
 def _conv_one_channel(x, w, b, pad):
@@ -66,7 +79,7 @@ def _conv_one_channel(x, w, b, pad):
         x = F.pad(x, (pad[-1], pad[-1]))
     x = x[:, 0].unfold(-1, w.shape[-1], 1).contiguous().movedim(-1, 1)
     w = w[:, 0].movedim(-1, 1).unsqueeze(-1).contiguous()
-    return _CONV[w.ndim - 2](x, w, b, padding=[*pad[:-1], 0])
+    return _conv(x, w, b, [*pad[:-1], 0])
 
 
 @op

@@ -11,6 +11,7 @@ import reference as R
 import torch
 
 from elektronn2 import neuromancer as nm
+from elektronn2.neuromancer import computations
 from elektronn2.neuromancer.function import Function, cut
 from elektronn2.neuromancer.loss import Classification
 from elektronn2.neuromancer.node_basic import Node
@@ -825,3 +826,21 @@ def test_optimisers_are_all_tested():
     """A new rule needs an entry in RULES."""
     ours = {k for k, c in nm.optimiser.OPTIMISERS.items() if c.__module__.startswith("elektronn2.")}
     assert ours == RULES.keys()
+
+
+@pytest.mark.parametrize("kernel, pad", [((3, 3, 3), "valid"), ((1, 3, 5), "same"), ((2, 1, 3), "valid"),
+                                         ((1, 4, 4), "valid")])
+@pytest.mark.parametrize("n_f", [1, 3])
+def test_convolutions_whose_axes_are_reordered(kernel, pad, n_f, rng):
+    """Flat volumes with few features, whose axes are exchanged for speed: the same numbers and gradients."""
+    x = torch.tensor(rng.standard_normal((1, n_f, 4, 90, 100)), dtype=torch.float32, requires_grad=True)
+    w = torch.tensor(rng.standard_normal((5, n_f, *kernel)), dtype=torch.float32, requires_grad=True)
+    b = torch.tensor(rng.standard_normal(5), dtype=torch.float32, requires_grad=True)
+    y = computations.conv(x, w, b, pad)
+    exact = [a.detach().double().requires_grad_() for a in (x, w, b)]
+    expected = torch.nn.functional.conv3d(*exact, padding=pad)
+    assert y.shape == expected.shape
+    torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
+    r = torch.tensor(rng.standard_normal(y.shape))
+    for got, wanted in zip(torch.autograd.grad((y * r).sum(), (x, w, b)), torch.autograd.grad((expected * r).sum(), exact)):
+        torch.testing.assert_close(got.double(), wanted, rtol=1e-4, atol=1e-3)
