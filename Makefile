@@ -17,6 +17,8 @@ benchmarks: .venv/installed  ## the figures of the README, except the training o
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/dense_prediction.py
 	$(BIN)/python benchmarks/import_time.py
+	$(BIN)/python benchmarks/warping.py
+	$(BIN)/python benchmarks/training_loop.py
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
