@@ -1,6 +1,6 @@
 """Does background loading keep up: the training loop on new, warped samples against the same loop on one fixed batch.
 
-    python benchmarks/training_loop.py [--rounds 5] [--steps 12] [--threads 2]
+    python benchmarks/training_loop.py [--rounds 5] [--steps 12] [--threads 2] [--precision bfloat16]
 
 neuro3d and neuro3d_lite with the data settings of their configs (grey augmentation, half of the samples warped), on
 synthetic volumes made for it. Also the ratio of their steps.
@@ -14,6 +14,7 @@ import time
 from common import config_of, machine, median_ratio
 
 from elektronn2 import neuromancer as nm
+from elektronn2.config import config
 from elektronn2.data.cnndata import BatchCreatorImage
 from elektronn2.data.synthetic import write_neuro_data
 from elektronn2.training.loop import Hook, Loop
@@ -43,13 +44,13 @@ class Options:
 
 def rounds(name, data_path, n_rounds, steps, threads):
     """Seconds per step, with background loading and on a fixed batch, one pair per round."""
-    config = config_of(name)
+    experiment = config_of(name)
     nm.model_manager.newmodel(None)
-    model = config.create_model()
-    model.set_opt_meta_params("AdamW", config.optimiser_params)
+    model = experiment.create_model()
+    model.set_opt_meta_params("AdamW", experiment.optimiser_params)
     data = BatchCreatorImage(model.input_node, model.target_node, seed=0,
-                             **{**config.data_init_kwargs, "d_path": data_path, "l_path": data_path})
-    arguments = dict(batch_size=1, source="train", **config.data_batch_args)
+                             **{**experiment.data_init_kwargs, "d_path": data_path, "l_path": data_path})
+    arguments = dict(batch_size=1, source="train", **experiment.data_batch_args)
     fixed = data.batch(0, **arguments)
     loaded_times, fixed_times = [], []
     for _ in range(n_rounds):
@@ -68,7 +69,9 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
     args = parser.parse_args()
+    config.precision = args.precision
     logging.getLogger("elektronn2log").setLevel(logging.WARNING)
     print(machine())
     fixed = {}
