@@ -40,7 +40,6 @@ _DEFAULTS = dict(
     overwrite=False,          # delete an earlier run of the same name
     background_processes=False,  # threads that prepare batches: False, True (2), or a number (at least 2)
     backupsrc=True,           # keep the library's source beside the run
-    gui_plot=False,           # also show the batch picture in a window
 )
 
 # settings of the first ELEKTRONN2 without meaning here
@@ -53,6 +52,7 @@ _OLD = {
     "pad_b_warning_display": "batches are not padded",
     "param_save_h": "use param_save_it, in iterations",
     "inspection": "there is no tracing to inspect",
+    "gui_plot": "pictures are written into the folder of the run",
 }
 
 _CHOICES = dict(

@@ -280,7 +280,7 @@ class Function:
             grads = torch.autograd.grad(results[0].sum(), [p.tensor for p in self.gradients], allow_unused=True)
             outputs = (*(o.detach() for o in outputs),
                        *(torch.zeros_like(p.tensor) if g is None else g for p, g in zip(self.gradients, grads)))
-        if only_finite and not torch.isfinite(outputs[0]).all():
+        if only_finite and self.updates and not torch.isfinite(outputs[0]).all():
             return outputs
         with torch.no_grad():
             for (param, _), value in zip(self.updates, results[n:]):

@@ -89,21 +89,20 @@ def predict(args):
             raise ValueError(f"--classes {args.classes}: the model has the channels 0 to {node.shape['f'] - 1}.")
         prediction = node.predict_dense(_Channels(volume) if volume.ndim == 3 else volume, as_uint8=args.uint8,
                                         pad_raw=not args.no_pad)
+        prediction = prediction[classes] if args.classes else prediction
         with h5py.File(temporary, "w") as out:
-            out.create_dataset(out_key, data=prediction[classes], compression="lzf")
-    logger.info("Wrote %s:%s, %s %s", target, out_key, prediction[classes].shape, prediction.dtype)
+            out.create_dataset(out_key, data=prediction, compression="lzf")
+    logger.info("Wrote %s:%s, %s %s", target, out_key, prediction.shape, prediction.dtype)
 
 
 def load(nm, args):
     """The model, rebuilt for one tile at a time, with max-fragment pooling where the network has any to do."""
-    patch = numbers(args.patch, "--patch") if args.patch else None
-    arguments = dict(imposed_batch_size=1, **dict(imposed_patch_size=patch) if patch else {})
-    model = nm.model.modelload(args.model, **arguments)
+    patch = dict(imposed_patch_size=numbers(args.patch, "--patch")) if args.patch else {}
+    model = nm.model.modelload(args.model)
     pools = [n for n in model.nodes.values() if set(getattr(n, "pool_shape", (1,))) != {1}]
     upsamples = any(type(n).__name__ in ("UpConv", "UpConvMerge") for n in model.nodes.values())
-    if args.no_mfp or not pools or upsamples:
-        return model
-    return nm.model.modelload(args.model, override_mfp_to_active=True, **arguments)
+    mfp = bool(pools) and not upsamples and not args.no_mfp
+    return nm.model.modelload(args.model, imposed_batch_size=1, override_mfp_to_active=mfp, **patch)
 
 
 class _Channels:

@@ -24,7 +24,7 @@ class TrainerHook(Hook):
 
 
 class Clock(TrainerHook):
-    """Counts the time of training: steps and monitoring, not previews and pauses; ends training at ``max_runtime``."""
+    """Counts the time of training: steps and monitoring, not previews and pauses; shows the last step."""
 
     def on_start(self, loop):
         self.trainer.clock_on = self.shown = time.perf_counter()

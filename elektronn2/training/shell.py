@@ -95,7 +95,7 @@ class Shell:
         self.ip.events.register("post_run_cell", self._after_cell)
         plain = self.ip.display_formatter.formatters["text/plain"]
         plain.for_type(np.ndarray, _print_array)
-        self._tees, self._opened = None, False
+        self._redirect, self._opened = None, False
 
     # -- scope -----------------------------------------------------------------------------------
     def make_scope(self):
@@ -222,8 +222,7 @@ class Shell:
 
     def do_actstats(self):
         """actstats -- the same of the values of the nodes, for the last batch"""
-        batch = self._batch()
-        self.trainer.model.actstats(*batch)
+        self.trainer.model.actstats(*self._batch())
 
     def do_debugbatch(self):
         """debugbatch -- draw a training example into Batch_test_image.png"""
@@ -260,8 +259,7 @@ class Shell:
     # -- settings typed as variables --------------------------------------------------------------
     def _set(self, name, value):
         """Set a hyper-parameter of the model or a setting of the run, and say so."""
-        owner = self.trainer.model if name in HYPER else self.trainer.exp_config
-        setattr(owner, name, value)
+        self._assign(name, value)
         self.say(f"{name} = {value!r} from the next step on")
 
     def _values(self):
@@ -319,15 +317,15 @@ class Shell:
     # -- events ----------------------------------------------------------------------------------
     def _before_cell(self, info):
         logger.debug("%s@ELEKTRONN2: %s", login(), info.raw_cell.rstrip() if info.raw_cell else "")
-        self._tees = contextlib.ExitStack()
         self._out = _Tee(sys.stdout)
-        self._tees.enter_context(contextlib.redirect_stdout(self._out))
+        self._redirect = contextlib.redirect_stdout(self._out)
+        self._redirect.__enter__()
 
     def _after_cell(self, result):
-        if self._tees is None:
+        if self._redirect is None:
             return
-        self._tees.close()
-        self._tees = None
+        self._redirect.__exit__(None, None, None)
+        self._redirect = None
         if text := _COLOUR.sub("", self._out.text.getvalue()).rstrip():
             logger.debug("%s", text)
         if isinstance(result.error_in_exec, KeyboardInterrupt):

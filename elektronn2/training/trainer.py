@@ -114,10 +114,7 @@ class Trainer:
         for name, description in self.exp_config.schedules.items():
             if not description:
                 continue
-            try:
-                schedules[name] = schedule = Schedule(**description)
-            except (ValueError, TypeError) as error:
-                raise ValueError(f"schedules: {name!r}: {error}") from None
+            schedules[name] = schedule = Schedule(**description)  # checked when the config took it
             if name in self.model.nontrainable_params:
                 schedule.bind_variable(variable_param=self.model.nontrainable_params[name])
             elif name in ("lr", "mom", "wd", "mixing", "dropout_rates", "gradnet_rates"):
