@@ -29,7 +29,7 @@ def test_neuromancer_does_not_import_what_it_does_not_need():
 
 
 @pytest.mark.parametrize("path", [
-    "neuromancer.model.Model", "neuromancer.node_basic.predict_dense", "neuromancer.node_basic", "neuromancer.neural",
+    "neuromancer.model.Model", "neuromancer.node.predict_dense", "neuromancer.node_basic", "neuromancer.neural",
     "neuromancer.loss", "training.trainer.Trainer.preview_slice", "training.trainutils.ExperimentConfig",
     "training.trainutils.Schedule", "training.parallelisation.BackgroundProc", "data.cnndata.BatchCreatorImage.getbatch",
     "data.cnndata.BatchCreatorImage.warp_cut", "data.transformations.get_warped_slice", "utils.d3viz.visualise_model",

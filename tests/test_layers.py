@@ -12,7 +12,8 @@ config malis data graph computations init shape registry manager expression
 variables utils.gpu loss_functions
 function
 dense
-node_basic optimiser serialize
+node optimiser serialize
+node_basic
 class_loss
 neural loss various graphutils graphmanager
 rebuild

@@ -1,0 +1,430 @@
+"""The node: a symbolic value that knows its shape, field of view, parameters and cost."""
+import inspect
+import logging
+import time
+
+import numpy as np
+
+from elektronn2.config import config
+from elektronn2.neuromancer import graph
+from elektronn2.neuromancer.dense import predict_dense
+from elektronn2.neuromancer.function import Function
+from elektronn2.neuromancer.manager import choose_name, model_manager
+from elektronn2.neuromancer.registry import NODES
+from elektronn2.neuromancer.variables import ConstantParam, VariableParam, VariableWeight
+from elektronn2.utils.basic import pretty_string_ops
+from elektronn2.utils.validate import suggest
+
+logger = logging.getLogger("elektronn2log")
+
+
+def nodes_in(value):
+    """Nodes among arguments, also within lists and dicts."""
+    if isinstance(value, Node):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for v in value:
+            yield from nodes_in(v)
+    elif isinstance(value, dict):
+        yield from nodes_in(list(value.values()))
+
+
+class NodeType(type):
+    """Builds nodes: names and registers them, then calls the three hooks (see :class:`Node`)."""
+
+    _building = None
+
+    def __new__(mcs, name, bases, namespace):
+        return NODES(super().__new__(mcs, name, bases, namespace))
+
+    def __call__(cls, /, *args, **kwargs):
+        if NodeType._building is not None:
+            raise RuntimeError(f"{cls.__name__} is created inside the constructor of {NodeType._building}. "
+                               "A constructor makes one node: write a function that makes several.")
+        signature = inspect.signature(cls.__init__)
+        try:
+            bound = signature.bind(None, *args, **kwargs)
+        except TypeError as mismatch:
+            message = f"{mismatch}."
+            wrong = [k for k in kwargs if k not in signature.parameters]
+            if wrong:
+                names = list(signature.parameters)[1:]
+                message = f"unknown argument {wrong[0]!r}.{suggest(wrong[0], names)}"
+            raise TypeError(f"{cls.__name__}: {message} It takes {signature}.") from None
+        arguments = dict(list(bound.arguments.items())[1:])
+        default = signature.parameters["name"].default if "name" in signature.parameters else cls.__name__.lower()
+        proposal = arguments.pop("name", None) or default or cls.__name__.lower()
+        if not isinstance(proposal, str):
+            raise TypeError(f"The name of a node is a string, got {proposal!r}.")
+        arguments.pop("print_repr", None)
+        if cls.__module__.startswith("elektronn2.") and cls is not Node:  # other classes may take what they like
+            for key in ("parent", "pred"):
+                if key in arguments and not isinstance(arguments[key], Node):
+                    raise TypeError(f"{cls.__name__} {proposal!r}: its parent must be one node, got {arguments[key]!r}.")
+
+        model = _model_for(list(nodes_in(arguments)))
+        name = choose_name(proposal, model.nodes)
+        mark = len(model.graph)
+        node = cls.__new__(cls)
+        node.model = model
+        NodeType._building = f"{cls.__name__} {name!r}"
+        try:
+            bound.arguments["name"] = name
+            node.__init__(*bound.args[1:], **bound.kwargs)
+            node.name = name
+            model.register_node(node, arguments)
+            node._finalize()
+        except Exception:
+            model.forget_node(name)
+            model.graph.erase_from(mark)
+            raise
+        finally:
+            NodeType._building = None
+        level = logging.INFO if node.print_repr else logging.DEBUG
+        logger.log(level, "%s\n%r", "-" * 87, node)
+        return node
+
+
+def _model_for(parents):
+    models = {id(p.model): p.model for p in parents}
+    if len(models) > 1:
+        names = ", ".join(f"{p.name!r} of model {p.model.name!r}" for p in parents)
+        raise ValueError(f"A node cannot have parents from different models: {names}.")
+    return next(iter(models.values())) if models else model_manager.getmodel()
+
+
+class Node(metaclass=NodeType):
+    """Base of all nodes; on its own it passes its parent on.
+
+    A class of your own overrides up to three hooks, called in this order once the constructor is done:
+
+    * ``_make_output``: set ``self.output``, an expression of ``self.parent.output`` and parameters;
+    * ``_calc_shape``: set ``self.shape``, a :class:`TaggedShape` (default: that of the first parent);
+    * ``_calc_comp_cost``: set ``self.computational_cost``, multiply-adds (default: its number of elements).
+
+    The declared shape is checked against the symbolic one: ValueError if they differ.
+
+    >>> from elektronn2 import neuromancer as nm
+    >>> class Square(nm.Node):
+    ...     def __init__(self, parent, name='square', print_repr=False):
+    ...         super().__init__(parent, name, print_repr)
+    ...     def _make_output(self):
+    ...         self.output = self.parent.output ** 2
+    >>> m = nm.model_manager.newmodel(None)
+    >>> y = Square(nm.Input((1, 2), 'b,f', print_repr=False))
+    >>> y(np.array([[1, 3]], 'float32'))
+    array([[1., 9.]], dtype=float32)
+
+    ``parent``: a node, a list of nodes, or None for a source. ``name``: made unique in the model.
+    """
+
+    is_source = False
+    like = None  # for targets: {"node": name, "override_f": size} of what the shape was copied from
+
+    def __init__(self, parent, name="", print_repr=False):
+        self.parent = parent
+        self.parents = () if parent is None else tuple(parent) if isinstance(parent, (list, tuple)) else (parent,)
+        for p in self.parents:
+            if not isinstance(p, Node):
+                raise TypeError(f"{type(self).__name__}: a parent must be a node, got {p!r}.")
+        self.name = name
+        self.print_repr = print_repr
+        self.children = {}
+        self.params = {}
+        self.shared = {}
+        self.debug_outputs = {}
+        self.computational_cost = 0
+        self.output = self.shape = None
+        self._functions = {}
+        self._feature_names = None
+        self.local_exec_time = self.total_exec_time = 0.0
+
+    # -- building --------------------------------------------------------------------------------
+    def _make_output(self):
+        self.output = self.parents[0].output
+
+    def _calc_shape(self):
+        self.shape = self.parents[0].shape
+
+    def _calc_comp_cost(self):
+        self.computational_cost = self.parents[0].shape.stripnone_prod if self.parents else 0
+
+    def _axis_size(self, k, *sizes, mfp=False):
+        """Length of the output on spatial axis k from those of the parents; ValueError if they do not fit."""
+        return sizes[0]
+
+    def _finalize(self):
+        self._make_output()
+        self._calc_shape()
+        self._calc_comp_cost()
+        meta = self.output.meta
+        if len(meta.shape) != len(self.shape) or any(
+                n is not None and n != m for n, m in zip(self.shape, meta.shape)):
+            raise ValueError(
+                f"{type(self).__name__} {self.name!r} declares shape {self.shape}, but its output has "
+                f"{tuple(meta.shape)}: the shape rule (_calc_shape) and the computation (_make_output) disagree.")
+        for p in self.parents:
+            p.children[self.name] = self
+
+    def make_param(self, name, given, shape, init_kwargs, apply_train=True, apply_reg=True):
+        """Register a parameter, from what the user passed for it.
+
+        ``given``: None (initialised by ``init_kwargs``); an array or number (initial value); a parameter of
+        another node (shared); ``[value, 'const']`` or ``[value, 'trainable']``. Raises ValueError for another
+        shape or kind.
+        """
+        full_name = f"{self.name}_{name}"
+        where = f"{type(self).__name__} {self.name!r}: argument {name!r}"
+        if isinstance(given, VariableParam):
+            if given.shape != tuple(shape):
+                raise ValueError(f"{where}: the shared parameter has shape {given.shape}, needed is {tuple(shape)}.")
+            setattr(self, name, given)
+            self.shared[name] = given
+            return given
+        constant = False
+        if isinstance(given, (list, tuple)) and len(given) == 2 and given[1] in ("const", "trainable"):
+            constant = given[1] == "const"
+            given = given[0]
+        if given is None and constant:
+            raise ValueError(f"{where}: [None, 'const'] has no value to hold constant; give an array.")
+        if given is None:
+            param = VariableWeight(shape, init_kwargs, None, full_name, apply_train, apply_reg)
+        else:
+            try:
+                value = np.asarray(given, dtype=config.floatX)
+            except (TypeError, ValueError):
+                raise ValueError(f"{where} must be None, an array, a parameter of another node, "
+                                 f"or [array, 'const'], got {given!r}.") from None
+            if value.shape != tuple(shape) and value.ndim:
+                raise ValueError(f"{where} must have shape {tuple(shape)}, the given value has {value.shape}.")
+            value = np.full(shape, value) if not value.ndim else value
+            param = (ConstantParam(value, full_name) if constant
+                     else VariableWeight(shape, None, value, full_name, apply_train, apply_reg))
+        self.params[name] = param
+        setattr(self, name, param)
+        return param
+
+    # -- the graph around ------------------------------------------------------------------------
+    @property
+    def all_parents(self):
+        """Ordered name -> node, ancestors first, this one included."""
+        return {n.name: n for n in graph.ancestors(self)}
+
+    @property
+    def all_children(self):
+        """Ordered name -> node of everything that depends on this node."""
+        return {n.name: n for n in graph.descendants(self, self.model.nodes.values())}
+
+    @property
+    def input_nodes(self):
+        """The sources that this node needs, first seen first: the arguments of a call."""
+        return graph.sources(self)
+
+    @property
+    def input_tensors(self):
+        return [n.output for n in self.input_nodes]
+
+    def axis_rules(self, mfp=False):
+        """Shape of this node, and per spatial axis a function: input length -> output length (ValueError if none).
+
+        With ``mfp`` the output length is that of the fragments.
+        """
+        order = graph.ancestors(self)
+
+        def rule(k):
+            def size(n):
+                sizes = {}
+                for node in order:
+                    sizes[id(node)] = n if node.is_source else node._axis_size(
+                        k, *(sizes[id(p)] for p in node.parents), mfp=mfp)
+                return sizes[id(self)]
+            return size
+        return self.shape, [rule(k) for k in range(self.shape.ndim)]
+
+    # -- parameters ------------------------------------------------------------------------------
+    @property
+    def all_params(self):
+        """Ordered ``<node>_<param>`` -> parameter of this node and its ancestors, shared ones once."""
+        nodes = graph.ancestors(self)
+        params = {f"{n.name}_{k}": p for n in nodes for k, p in n.params.items()}
+        for n in nodes:
+            for k, p in n.shared.items():
+                if all(p is not own for own in params.values()):  # its owner is not an ancestor
+                    params[f"{n.name}_{k}"] = p
+        return params
+
+    @property
+    def all_trainable_params(self):
+        return {k: p for k, p in self.all_params.items() if p.apply_train}
+
+    @property
+    def all_nontrainable_params(self):
+        return {k: p for k, p in self.all_params.items() if not p.apply_train}
+
+    @property
+    def all_extra_updates(self):
+        """Pairs (param, expression) that every optimiser step stores."""
+        return [(p, p.updates) for p in self.all_params.values() if p.updates is not None]
+
+    @property
+    def param_count(self):
+        """Number of trainable scalars of this node."""
+        return sum(int(np.prod(p.shape)) for p in self.params.values() if p.apply_train)
+
+    @property
+    def all_params_count(self):
+        return sum(n.param_count for n in graph.ancestors(self))
+
+    @property
+    def all_computational_cost(self):
+        return sum(n.computational_cost for n in graph.ancestors(self))
+
+    def get_param_values(self, skip_const=False):
+        """Ordered name -> array."""
+        return {k: p.get_value() for k, p in self.params.items() if not (skip_const and p.constant)}
+
+    def set_param_values(self, value_dict, skip_const=False):
+        """Set parameters from name -> array.
+
+        KeyError for an unknown name (but values of batch normalisation that this node does not have are
+        skipped with a note); ValueError for a constant parameter, unless ``skip_const``.
+        """
+        for name, value in value_dict.items():
+            if name not in self.params:
+                if name in ("gamma", "mean", "std", "init_weight"):
+                    logger.info("%s has no parameter %r: its value is skipped.", self.name, name)
+                    continue
+                raise KeyError(f"Node {self.name!r} has no parameter {name!r}; it has {list(self.params)}."
+                               f"{suggest(name, self.params)}")
+            param = self.params[name]
+            if param.constant:
+                if skip_const:
+                    continue
+                raise ValueError(f"Parameter {name!r} of node {self.name!r} is constant; "
+                                 "pass skip_const=True to leave constants as they are.")
+            param.set_value(value)
+        if "init_weight" in self.params and "init_weight" not in value_dict and {"mean", "std"} & set(value_dict):
+            self.params["init_weight"].set_value(0.0)  # statistics from elsewhere are taken as they are
+
+    @property
+    def feature_names(self):
+        """Names of the entries on the f axis, or None."""
+        return self._feature_names
+
+    @feature_names.setter
+    def feature_names(self, names):
+        if not self.shape.hastag("f") or len(names) != self.shape["f"]:
+            raise ValueError(f"Node {self.name!r} with shape {self.shape} cannot have {len(names)} feature names: "
+                             "one per entry of axis f is needed.")
+        self._feature_names = list(names)
+
+    # -- computing -------------------------------------------------------------------------------
+    def function(self, mode="predict"):
+        """The function that computes this node from its ``input_nodes``."""
+        if mode not in self._functions:
+            inputs = self.input_nodes
+            self._functions[mode] = Function(
+                [n.output for n in inputs], self.output, name=self.name, mode=mode,
+                shapes=[n.shape.shape for n in inputs], names=[n.name for n in inputs])
+        return self._functions[mode]
+
+    def __call__(self, *arrays, mode="predict"):
+        """Values of this node for arrays for its ``input_nodes``; without arguments it only compiles.
+
+        ``mode`` 'train': batch statistics and dropout as in training. Raises TypeError if number, dtype or
+        shape of the arrays do not fit.
+        """
+        return self.function(mode)(*arrays)
+
+    def get_debug_outputs(self, *arrays):
+        """Values of the extra expressions that this node declares, in order."""
+        if not self.debug_outputs:
+            logger.warning("Node %s has no debug outputs.", self.name)
+            return []
+        inputs = self.input_nodes
+        return Function([n.output for n in inputs], list(self.debug_outputs.values()), name=f"{self.name} debug",
+                        names=[n.name for n in inputs])(*arrays)
+
+    def predict_dense(self, raw_img, as_uint8=False, pad_raw=False):
+        """This node at every voxel of a volume of any size; see :func:`elektronn2.neuromancer.dense.predict_dense`."""
+        return predict_dense(self, raw_img, as_uint8=as_uint8, pad_raw=pad_raw)
+
+    @property
+    def last_exec_time(self):
+        """Seconds of the last call."""
+        return self.function().last_exec_time
+
+    def _random_inputs(self):
+        rng = np.random.default_rng(0)
+        return [rng.random([1 if n is None else n for n in s.shape]).astype(s.output.dtype) for s in self.input_nodes]
+
+    def test_run(self, on_shape_mismatch="warn", debug_outputs=False):
+        """Run once on random input; logs output shape, runtime, speed and whether the declared shape holds."""
+        arrays = self._random_inputs()
+        if debug_outputs:
+            return self.get_debug_outputs(*arrays)
+        self()
+        result = self(*arrays)
+        t = self.last_exec_time
+        declared = [1 if n is None else n for n in self.shape]
+        agrees = list(result.shape) == declared
+        logger.info("%s\n  Outshape=%s\n  Runtime=%.4g s\n  Speed=%.4g MPix/s\n  Shape as declared: %s", self.name,
+                    result.shape, t, self.shape.spatial_size / 1e6 / max(t, 1e-9), agrees)
+        if not agrees:
+            message = f"{self.name} declares {declared} but computes {list(result.shape)}."
+            if on_shape_mismatch == "raise":
+                raise ValueError(message)
+            logger.warning(message)
+        return result
+
+    def measure_exectime(self, n_samples=5, n_warmup=4, print_info=True, local=True, nonegative=True):
+        """Median execution time in ms.
+
+        ``local``: without the time of the parents; ``nonegative``: at least 0 (measuring noise can make the
+        difference negative).
+        """
+        if not self.input_nodes:
+            return 0.0
+        samples = self._time(n_samples, n_warmup)
+        if local:
+            samples = samples - sum(np.median(p._time(n_samples, n_warmup)) for p in self.parents if p.input_nodes)
+        median = float(np.median(samples))
+        self.local_exec_time = median / 1e3
+        if nonegative and median < 0:
+            logger.warning("%s: the measured time is below that of its parents; taken as 0.", self.name)
+            median = 0.0
+        if print_info:
+            logger.info("%s samples in ms:", self.name)
+            logger.info("%s", np.array2string(samples, precision=3))
+            logger.info("%s: median execution time: %.5f ms", self.name, median)
+        return median
+
+    def _time(self, n_samples, n_warmup):
+        """Times of calls, in ms."""
+        self()
+        arrays, samples = self._random_inputs(), []
+        for i in range(n_warmup + n_samples):
+            start = time.perf_counter()
+            self(*arrays)
+            if i >= n_warmup:
+                samples.append(1e3 * (time.perf_counter() - start))
+        self.total_exec_time = float(np.median(samples)) / 1e3
+        return np.array(samples)
+
+    # -- printing --------------------------------------------------------------------------------
+    def _repr_details(self):
+        """More lines of the representation."""
+        return ""
+
+    def __repr__(self):
+        text = f"<{type(self).__name__}-Node> {self.name!r} \n  "
+        if self.param_count:
+            text += f"#Params={self.param_count:,} "
+        if self.computational_cost:
+            text += f"Comp.Cost={pretty_string_ops(self.computational_cost)}, "
+        text += f"Out:{self.shape!r}"
+        details = self._repr_details()
+        text += f"\n  {details}" if details else ""
+        if len(self.input_nodes) > 1:
+            text += f"\n  Order of sources={[n.name for n in self.input_nodes]}, "
+        return text
