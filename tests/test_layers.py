@@ -14,7 +14,7 @@ function
 dense
 node optimiser serialize
 node_basic
-class_loss
+class_loss resampling
 neural loss various graphutils graphmanager
 rebuild
 model

@@ -36,19 +36,9 @@ from elektronn2.neuromancer.loss import (
                                     TverskyLoss,
 )
 from elektronn2.neuromancer.manager import model_manager
-from elektronn2.neuromancer.neural import (
-                                    AutoMerge,
-                                    Conv,
-                                    Crop,
-                                    Dot,
-                                    FragmentsToDense,
-                                    Pad,
-                                    Perceptron,
-                                    Pool,
-                                    UpConv,
-                                    UpConvMerge,
-)
+from elektronn2.neuromancer.neural import AutoMerge, Conv, Dot, Perceptron, UpConv, UpConvMerge
 from elektronn2.neuromancer.node_basic import Add, ApplyFunc, Concat, Input, Input_like, Node
+from elektronn2.neuromancer.resampling import Crop, FragmentsToDense, Pad, Pool
 from elektronn2.neuromancer.variables import ConstantParam, VariableParam, VariableWeight, initweights
 
 __all__ = ["AbsLoss", "Add", "Affinities", "AffinityLoss", "AggregateLoss", "ApplyFunc", "AutoMerge", "BetaNLL",

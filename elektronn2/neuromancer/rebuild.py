@@ -9,9 +9,10 @@ import numpy as np
 from elektronn2.errors import ModelFileError
 from elektronn2.neuromancer import serialize
 from elektronn2.neuromancer.manager import model_manager
-from elektronn2.neuromancer.neural import Conv, FragmentsToDense, Pool
+from elektronn2.neuromancer.neural import Conv
 from elektronn2.neuromancer.node_basic import Input, Node, arguments_like
 from elektronn2.neuromancer.registry import NODES
+from elektronn2.neuromancer.resampling import FragmentsToDense, Pool
 from elektronn2.utils.cnncalculator import nearest_patch
 from elektronn2.utils.validate import as_tuple, suggest
 

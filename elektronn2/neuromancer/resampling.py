@@ -1,0 +1,165 @@
+"""Nodes without weights that change the grid of voxels: pooling, fragments made dense, cropping, padding.
+
+Their geometry is in ``shape.py``, their sizes are in ``utils/cnncalculator.py``.
+"""
+from fractions import Fraction
+from math import prod
+
+from elektronn2.neuromancer import computations as C
+from elektronn2.neuromancer.node_basic import Node
+from elektronn2.utils.cnncalculator import pool_size
+from elektronn2.utils.validate import as_tuple
+
+
+def spatial_layout(node, parent):
+    """Check that axes are (b, f, *space) with one to three spatial axes."""
+    shape = parent.shape
+    if shape.tags[:2] != ["b", "f"] or not 1 <= shape.ndim <= 3 or len(shape) != shape.ndim + 2:
+        raise NotImplementedError(f"{type(node).__name__} {node.name!r} needs axes b, f and one to three of z, y, x "
+                                  f"in this order; {parent.name!r} is {shape}.")
+    return shape.ndim
+
+
+def pooled(shape, pool, step, mfp):
+    """Geometry after pooling; with ``mfp`` one fragment per shift, and their number on the batch axis."""
+    if mfp:
+        fragments = shape.fragmented(step)
+        return shape.pooled(pool, step).updatemfp_offsets(fragments.mfp_offsets).updateshape("b", prod(step), "mult")
+    return shape.pooled(pool, step)
+
+
+def check_mfp(node, parent):
+    batch = [n for n in parent.input_nodes if n.shape.hastag("b")]
+    if batch and batch[0].shape["b"] != 1:
+        raise ValueError(f"{type(node).__name__} {node.name!r}: MFP needs batch size 1, input {batch[0].name!r} has "
+                         f"{batch[0].shape['b']}. Rebuild with imposed_batch_size=1.")
+    if any(Fraction(s).denominator != 1 for s in parent.shape.strides):
+        raise ValueError(f"{type(node).__name__} {node.name!r}: MFP cannot follow upsampling beyond the input's "
+                         "resolution.")
+
+
+class Pool(Node):
+    """Pooling. Input (b, f, *L), output (b, f, *(L - pool) / stride + 1).
+
+    ``stride``: default ``pool_shape``. ``mode``: 'max', 'average', 'average_inc_pad', 'average_exc_pad', 'sum'
+    (the averages are the same here, as nothing is padded). ``mfp``: as in :class:`Conv`.
+
+    ValueError if windows are incomplete.
+    """
+
+    def __init__(self, parent, pool_shape, stride=None, mfp=False, mode="max", name="pool", print_repr=True):
+        super().__init__(parent, name, print_repr)
+        ndim = spatial_layout(self, parent)
+        self.pool_shape = as_tuple(pool_shape, ndim, f"pool_shape of Pool {name!r}")
+        self.stride = self.pool_shape if stride is None else as_tuple(stride, ndim, f"stride of Pool {name!r}")
+        if mode not in C.POOL_MODES:
+            raise ValueError(f"Pool {name!r}: mode must be one of {', '.join(C.POOL_MODES)}, got {mode!r}.")
+        self.mode, self.mfp = mode, bool(mfp)
+        for k, n in enumerate(parent.shape.spatial_shape):
+            try:
+                self._axis_size(k, n)
+            except ValueError as error:
+                raise ValueError(f"Pool {name!r} after {parent.name!r} {parent.shape}: {error}") from None
+        if self.mfp:
+            check_mfp(self, parent)
+
+    def _axis_size(self, k, *sizes, mfp=False):
+        t = self.stride[k]
+        active = (self.mfp or mfp) and t > 1
+        return pool_size(sizes[0], self.pool_shape[k], t, active, self.parents[0].shape.spatial_tags[k])
+
+    def _make_output(self):
+        pool = C.fragmentpool if self.mfp and prod(self.stride) > 1 else C.pooling
+        self.output = pool(self.parent.output, self.pool_shape, self.stride, self.mode)
+
+    def _calc_shape(self):
+        s = self.parent.shape
+        sizes = [self._axis_size(k, n) for k, n in enumerate(s.spatial_shape)]
+        self.shape = pooled(s, self.pool_shape, self.stride, self.mfp).with_spatial(sizes)
+
+
+class FragmentsToDense(Node):
+    """Interleave the fragments of max-fragment pooling to one dense volume.
+
+    Input (prod(strides), f, *L), output (1, f, *L * strides). ValueError if the number of fragments is not
+    prod(strides).
+    """
+
+    def __init__(self, parent, name="to_dense", print_repr=True):
+        super().__init__(parent, name, print_repr)
+        s = parent.shape
+        needed = prod(int(v) for v in s.strides)
+        if not (len(s.mfp_offsets) == needed and s["b"] in (needed, None)):
+            raise ValueError(f"FragmentsToDense {name!r} needs {needed} fragments for strides {s.strides}, but "
+                             f"{parent.name!r} {s} has {len(s.mfp_offsets)}. Use mfp=True in every pooling layer "
+                             "and batch size 1.")
+
+    def _make_output(self):
+        s = self.parent.shape
+        self.output = C.fragments2dense(self.parent.output, s.mfp_offsets.tolist(), [int(v) for v in s.strides])
+
+    def _calc_shape(self):
+        s = self.parent.shape
+        strides = [int(v) for v in s.strides]
+        sizes = [None if n is None else n * t for n, t in zip(s.spatial_shape, strides)]
+        self.shape = s._new(strides=None, mfp_offsets=None, padded=[m * t for m, t in zip(s.padded, strides)])
+        self.shape = self.shape.with_spatial(sizes).updateshape("b", 1)
+
+    def _axis_size(self, k, *sizes, mfp=False):
+        return sizes[0] * int(self.parent.shape.strides[k])
+
+    def _calc_comp_cost(self):
+        self.computational_cost = 0
+
+
+class Crop(Node):
+    """Remove ``crop[k]`` voxels from both ends of spatial axis k. Input (b, f, *L), output (b, f, *L - 2 crop).
+
+    ValueError if nothing would be left.
+    """
+
+    def __init__(self, parent, crop, name="crop", print_repr=True):
+        super().__init__(parent, name, print_repr)
+        self.crop = as_tuple(crop, parent.shape.ndim, f"crop of Crop {name!r}", minimum=0)
+        for k, n in enumerate(parent.shape.spatial_shape):
+            self._axis_size(k, n)
+
+    def _axis_size(self, k, *sizes, mfp=False):
+        n, c = sizes[0], self.crop[k]
+        if n is not None and n <= 2 * c:
+            raise ValueError(f"Crop {self.name!r}: cannot remove 2 x {c} voxels from spatial axis "
+                             f"{self.parent.shape.spatial_tags[k]!r} of length {n}.")
+        return None if n is None else n - 2 * c
+
+    def _make_output(self):
+        self.output = C.crop(self.parent.output, self.crop, self.parent.shape.spatial_axes)
+
+    def _calc_shape(self):
+        s = self.parent.shape
+        self.shape = s.shifted(self.crop).with_spatial([self._axis_size(k, n) for k, n in enumerate(s.spatial_shape)])
+
+    def _calc_comp_cost(self):
+        self.computational_cost = 0
+
+
+class Pad(Node):
+    """Add ``pad[k]`` voxels of ``value`` to both ends of spatial axis k. Input (b, f, *L), output (b, f, *L + 2 pad)."""
+
+    def __init__(self, parent, pad, value=0.0, name="pad", print_repr=True):
+        super().__init__(parent, name, print_repr)
+        self.pad = as_tuple(pad, parent.shape.ndim, f"pad of Pad {name!r}", minimum=0)
+        self.value = float(value)
+
+    def _axis_size(self, k, *sizes, mfp=False):
+        return None if sizes[0] is None else sizes[0] + 2 * self.pad[k]
+
+    def _make_output(self):
+        self.output = C.pad(self.parent.output, self.pad, self.parent.shape.spatial_axes, self.value)
+
+    def _calc_shape(self):
+        s = self.parent.shape
+        self.shape = s.shifted([-p for p in self.pad]).with_spatial(
+            [self._axis_size(k, n) for k, n in enumerate(s.spatial_shape)])
+
+    def _calc_comp_cost(self):
+        self.computational_cost = 0
