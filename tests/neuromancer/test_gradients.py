@@ -1,0 +1,56 @@
+"""Gradients of every node of the registry in double precision against finite differences, on the samples of
+``test_family``. A class whose values are not differentiable must be listed, and must be it."""
+import pytest
+import torch
+from test_family import BASES, CLASSES, SAMPLES, arrays_for, build, settle
+from test_nodes import check_gradients
+from torch.autograd.gradcheck import GradcheckError
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+NOT_DIFFERENTIABLE = {  # class: why
+    "Classification": "class ids", "_Errors": "a share of wrong class ids", "OneHot": "of class ids",
+    "Affinities": "of object ids", "SignedDistance": "of class ids"}
+CONSTANT_BY_DEFINITION = {"MultinoulliNLL4": "weakness: the softened target is a constant for the gradient"}
+ALL = [(name, make) for name, makes in SAMPLES.items() for make in makes]
+samples = pytest.mark.parametrize(("name", "make"), ALL, ids=[
+    f"{name}{sum(n == name for n, _ in ALL[:i])}" for i, (name, _) in enumerate(ALL)])
+
+
+def differentiable(node):
+    """Whether there is a floating-point input or a trained parameter."""
+    inputs = any(n.output.dtype.startswith("float") for n in node.input_nodes)
+    return node.output.dtype.startswith("float") and (inputs or any(p.apply_train for p in node.all_params.values()))
+
+
+def doubles_for(node):
+    return [a.astype("float64") if a.dtype.kind == "f" else a for a in arrays_for(node)]
+
+
+@pytest.mark.parametrize("mode", ["train", "predict"])
+@samples
+def test_gradients(name, make, mode, monkeypatch, request):
+    """With respect to all floating-point sources and trained parameters, for a batch of one or two."""
+    node = build(make, 1 if name == "FragmentsToDense" else 2)
+    settle(node.model)
+    if name in NOT_DIFFERENTIABLE:
+        expression = node.output.meta
+        assert not expression.is_floating_point() or not differentiable(node) or name == "_Errors"
+        return
+    if not differentiable(node):
+        pytest.skip("this sample takes integers")
+    if any(f"[{sample}-" in request.node.name for sample in CONSTANT_BY_DEFINITION):
+        with pytest.raises(GradcheckError):
+            check_gradients(node, doubles_for(node), mode)
+        return
+    draw = torch.rand_like
+    monkeypatch.setattr(torch, "rand_like", lambda x: torch.full_like(draw(torch.zeros(1)), 0.5).expand(x.shape))
+    check_gradients(node, doubles_for(node), mode)
+
+
+def test_every_class_is_tested():
+    """Against the registry: a class has samples, of which one at least can be differentiated, or is in the list."""
+    for name in CLASSES:
+        if name in BASES or name in NOT_DIFFERENTIABLE:
+            continue
+        assert any(differentiable(build(make, 1)) for make in SAMPLES[name]), name
