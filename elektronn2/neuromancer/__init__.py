@@ -37,14 +37,14 @@ from elektronn2.neuromancer.loss import (
 )
 from elektronn2.neuromancer.manager import model_manager
 from elektronn2.neuromancer.neural import AutoMerge, Conv, Dot, Perceptron, UpConv, UpConvMerge
-from elektronn2.neuromancer.node_basic import Add, ApplyFunc, Concat, Input, Input_like, Node
+from elektronn2.neuromancer.node_basic import Add, ApplyFunc, Concat, FromTensor, Input, Input_like, Node, split
 from elektronn2.neuromancer.resampling import Crop, FragmentsToDense, Pad, Pool
 from elektronn2.neuromancer.variables import ConstantParam, VariableParam, VariableWeight, initweights
 
 __all__ = ["AbsLoss", "Add", "Affinities", "AffinityLoss", "AggregateLoss", "ApplyFunc", "AutoMerge", "BetaNLL",
            "BinaryNLL", "BlockedMultinoulliNLL", "BoundaryLoss", "Concat", "ConstantParam", "Conv", "Crop", "DiceCELoss",
-           "DiceLoss", "Dot", "Errors", "EuclideanDistance", "FocalLoss", "FragmentsToDense", "GaussianNLL", "Input",
-           "Input_like", "LovaszSoftmax", "MultinoulliNLL", "Node", "OneHot", "Pad", "Perceptron", "Pool", "RampLoss",
-           "SignedDistance", "SobelizedLoss", "Softmax", "SquaredLoss", "TverskyLoss", "UpConv", "UpConvMerge",
+           "DiceLoss", "Dot", "Errors", "EuclideanDistance", "FocalLoss", "FragmentsToDense", "FromTensor", "GaussianNLL",
+           "Input", "Input_like", "LovaszSoftmax", "MultinoulliNLL", "Node", "OneHot", "Pad", "Perceptron", "Pool",
+           "RampLoss", "SignedDistance", "SobelizedLoss", "Softmax", "SquaredLoss", "TverskyLoss", "UpConv", "UpConvMerge",
            "VariableParam", "VariableWeight", "computations", "graphmanager", "graphutils", "initweights", "loss", "model",
-           "model_manager", "neural", "node_basic", "optimiser", "variables"]
+           "model_manager", "neural", "node_basic", "optimiser", "split", "variables"]

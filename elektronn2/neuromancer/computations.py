@@ -185,6 +185,12 @@ def concatenate(parts, axis=1):
 
 
 @op
+def piece(x, axis, start, stop, strip=False):
+    """Entries ``start`` to ``stop`` of one axis; ``strip``: without that axis, of which there is one entry."""
+    return x.select(axis, start) if strip else x.narrow(axis, start, stop - start)
+
+
+@op
 def upsampling(x, factor):
     """Each value repeated ``factor`` times along each spatial axis."""
     for axis, p in enumerate(factor, start=2):

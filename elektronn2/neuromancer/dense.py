@@ -39,6 +39,9 @@ def geometry(node):
     joined = [n.name for n in nodes if type(n).__name__ == "Concat" and n.shape.tags[n.axis] != "f"]
     if joined:
         raise ValueError(f"Dense prediction needs branches that are joined along f; {joined[0]!r} joins another axis.")
+    cut = [n.name for n in nodes if getattr(n, "piece", None) and n.parent.shape.tags[n.piece[0]] != "f"]
+    if cut:
+        raise ValueError(f"Dense prediction needs nodes that are split along f only; {cut[0]!r} is a piece of another axis.")
     if len(shape.mfp_offsets) > 1:
         raise ValueError(f"{node.name!r} ends in {len(shape.mfp_offsets)} MFP fragments; add FragmentsToDense, "
                          "or use rebuild_model(model, override_mfp_to_active=True).")

@@ -1,5 +1,6 @@
 """Models: which are open, which one is current, and the nodes that each one holds."""
 import uuid
+from collections import ChainMap
 
 from elektronn2.utils.validate import suggest
 
@@ -33,6 +34,16 @@ class GraphManager:
         """Forget all nodes."""
         self.nodes = {}
         self.arguments = {}
+        self.splits = {}
+
+    @property
+    def taken(self):
+        """Mapping whose keys are the names in use: of nodes and of splits."""
+        return ChainMap(self.nodes, self.splits)
+
+    def register_split(self, name, pieces):
+        """Keep the name of a split, which has no node of its own, from being used again. ``pieces``: their names."""
+        self.splits[name] = list(pieces)
 
     def register_node(self, node, arguments):
         """Hold a node and the arguments that it was made with."""

@@ -63,7 +63,7 @@ class NodeType(type):
                     raise TypeError(f"{cls.__name__} {proposal!r}: its parent must be one node, got {arguments[key]!r}.")
 
         model = _model_for(list(nodes_in(arguments)))
-        name = choose_name(proposal, model.nodes)
+        name = choose_name(proposal, model.taken)
         mark = len(model.graph)
         node = cls.__new__(cls)
         node.model = model

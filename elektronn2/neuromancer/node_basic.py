@@ -1,12 +1,17 @@
-"""Nodes without weights of their own that networks begin with and are joined by: inputs, concatenation, sums, functions."""
+"""Nodes that networks begin with and are joined by: inputs, values, concatenation, sums, pieces, functions."""
+import operator
+
+import numpy as np
+
 from elektronn2.config import config
 from elektronn2.neuromancer import computations
-from elektronn2.neuromancer.expression import op
+from elektronn2.neuromancer.expression import Expression, op
+from elektronn2.neuromancer.manager import choose_name
 from elektronn2.neuromancer.node import Node
 from elektronn2.neuromancer.shape import TaggedShape
 from elektronn2.utils.validate import suggest
 
-__all__ = ["Add", "ApplyFunc", "Concat", "Input", "Input_like", "Node"]
+__all__ = ["Add", "ApplyFunc", "Concat", "FromTensor", "Input", "Input_like", "Node", "split"]
 
 
 class Input(Node):
@@ -129,7 +134,7 @@ class Concat(Node):
             raise ValueError(f"Concat needs a list of nodes, got {parent_nodes!r}.")
         super().__init__(list(parent_nodes), name, print_repr)
         shape = self.parents[0].shape
-        self.axis = shape.tag2index(axis) if isinstance(axis, str) else axis
+        self.axis = _axis_of(shape, axis, f"Concat {name!r} of {self.parents[0].name!r} {shape}")
         self._merged = merged_shape(self, self.parents, axis=self.axis)
 
     def _make_output(self):
@@ -206,3 +211,145 @@ class ApplyFunc(Node):
         if self._declared is None and len(meta) != len(self.shape):
             raise ValueError(f"ApplyFunc {self.name!r}: {self.functor!r} turns {self.parent.shape} into {meta}; "
                              "pass shape=TaggedShape(...) for a function that changes the shape.")
+
+
+class FromTensor(Node):
+    """An expression as a node: one of several values that were computed from ``tensor_parent``, or a piece of it.
+
+    ``tensor``: expression, made from outputs of nodes; ``tensor_shape``: its TaggedShape; or ``piece``, as :func:`split`
+    gives it: (axis index, sizes of all pieces, which one, whether that axis goes), with None for the other two.
+    Output ``tensor_shape``, or (b, f, *L) with one axis shorter. A piece can be saved, another expression cannot.
+
+    Attributes of a piece: ``parent``, and ``piece``: (axis index, start, stop).
+
+    >>> import numpy as np
+    >>> from elektronn2 import neuromancer as nm
+    >>> from elektronn2.neuromancer.graphutils import TaggedShape
+    >>> m = nm.model_manager.newmodel(None)
+    >>> x = nm.Input((2, 3), 'b,f', print_repr=False)
+    >>> largest = nm.FromTensor(x.output.amax(1), TaggedShape((2,), 'b'), x)
+    >>> largest(np.array([[1, 3, 2], [6, 5, 4]], 'float32'))
+    array([3., 6.], dtype=float32)
+    """
+
+    def __init__(self, tensor, tensor_shape, tensor_parent, name="from_tensor", print_repr=False, piece=None):
+        super().__init__(tensor_parent, name, print_repr)
+        self.piece = None
+        if piece is not None:
+            self._start_piece(piece)
+        elif not isinstance(tensor, Expression) or not isinstance(tensor_shape, TaggedShape):
+            raise TypeError(f"FromTensor {name!r}: tensor must be an expression (like node.output * 2) and tensor_shape a "
+                            f"TaggedShape, got {tensor!r} and {tensor_shape!r}.")
+        elif tensor.tracer is not self.model.graph:
+            raise ValueError(f"FromTensor {name!r}: tensor belongs to another model than {tensor_parent.name!r}.")
+        else:
+            self._tensor, self._declared = tensor, tensor_shape
+
+    def _start_piece(self, piece):
+        axis, sizes, i, self._strip = piece
+        stop = sum(sizes[:i + 1])
+        self.piece = axis, stop - sizes[i], stop
+        parent = self.parent
+        if parent.shape[axis] != sum(sizes):
+            raise ValueError(f"FromTensor {self.name!r}: {parent.name!r} {parent.shape} was split on axis "
+                             f"{parent.shape.tags[axis]!r} when that had {sum(sizes)} entries; split it anew.")
+
+    def _make_output(self):
+        self.output = computations.piece(self.parent.output, *self.piece, self._strip) if self.piece else self._tensor
+
+    def _calc_shape(self):
+        if self.piece is None:
+            self.shape = self._declared
+            return
+        self.shape = self.parent.shape.sliced(*self.piece)
+        if self._strip:
+            self.shape = self.shape.delaxis(self.piece[0])
+
+    def _calc_comp_cost(self):
+        self.computational_cost = 0
+
+    def _axis_size(self, k, *sizes, mfp=False):
+        """Other sizes than that of the parent are refused on the axis that was split, as the pieces are fixed."""
+        before = self.parent.shape
+        if self.piece is None or before.tags[self.piece[0]] not in before.spatial_tags:
+            return sizes[0]
+        where = before.spatial_axes.index(self.piece[0])
+        if k == where and not self._strip:
+            if sizes[0] != before.spatial_shape[k]:
+                raise ValueError(f"FromTensor {self.name!r}: {self.parent.name!r} was split on this axis at length "
+                                 f"{before.spatial_shape[k]}, so it cannot have {sizes[0]}.")
+            return self.piece[2] - self.piece[1]
+        return sizes[0]
+
+
+def split(node, axis="f", index=None, n_out=None, strip_singleton_dims=False, name="split", print_repr=False):
+    """Tuple of nodes, each a piece of ``node`` along one axis (letter or index).
+
+    ``index``: where to cut, an integer or an increasing list; or ``n_out``: number of equal pieces.
+    ``strip_singleton_dims``: pieces of length 1 lose the axis. ``name``: of the split, pieces have numbers appended;
+    or a list with one name per piece. Input (b, f, *L), pieces (b, f_i, *L) with sum f_i = f (or so on another axis).
+
+    Raises ValueError if the axis does not exist or has an open size, or if the pieces do not fit it.
+
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> x = nm.Input((1, 5, 8), 'b,f,x', print_repr=False)
+    >>> {n.name: n.shape for n in nm.split(x, 'f', index=[1, 3])}
+    {'split1': [(1,b), (1,f), (8,x)], 'split2': [(1,b), (2,f), (8,x)], 'split3': [(1,b), (2,f), (8,x)]}
+    """
+    if not isinstance(node, Node):
+        raise TypeError(f"split: node must be a node, got {node!r}.")
+    where, shape = f"split of {node.name!r} {node.shape}", node.shape
+    axis = _axis_of(shape, axis, where)
+    size, tag = shape[axis], shape.tags[axis]
+    if size is None:
+        raise ValueError(f"{where}: axis {tag!r} has an open size, so it cannot be cut.")
+    if tag == "b" and len(shape.mfp_offsets) > 1:
+        raise ValueError(f"{where}: its axis b holds {len(shape.mfp_offsets)} MFP fragments; use FragmentsToDense first.")
+    sizes = _piece_sizes(size, tag, index, n_out, where)
+    taken = dict.fromkeys(node.model.taken)
+    base = None
+    if isinstance(name, str):
+        base = choose_name(name, taken)
+        taken[base] = None
+        names = [name] * len(sizes)
+    else:
+        names = list(name)
+        if len(names) != len(sizes):
+            raise ValueError(f"{where}: {len(sizes)} pieces need as many names, got {names}.")
+    for i, proposal in enumerate(names):
+        names[i] = choose_name(proposal, taken)
+        taken[names[i]] = None
+    pieces = tuple(FromTensor(None, None, node, names[i], print_repr, (axis, sizes, i, strip_singleton_dims and n == 1))
+                   for i, n in enumerate(sizes))
+    if base is not None:
+        node.model.register_split(base, names)
+    return pieces
+
+
+def _axis_of(shape, axis, where):
+    """Index of an axis that is given by its letter or index. ValueError, beginning with ``where``, if there is none."""
+    if isinstance(axis, str) and shape.hastag(axis):
+        return shape.tags.index(axis)
+    if isinstance(axis, (int, np.integer)) and -len(shape) <= axis < len(shape):
+        return int(axis) % len(shape)
+    raise ValueError(f"{where}: there is no axis {axis!r}; axes are {', '.join(shape.tags)}.")
+
+
+def _piece_sizes(size, tag, index, n_out, where):
+    """Sizes of the pieces of an axis that is cut at ``index`` or into ``n_out`` equal ones."""
+    if (index is None) == (n_out is None):
+        raise ValueError(f"{where}: give either index (where to cut) or n_out (number of equal pieces).")
+    try:
+        if n_out is not None:
+            n_out = operator.index(n_out)
+            if n_out < 1 or size % n_out:
+                raise ValueError(f"{where}: {size} entries on axis {tag!r} cannot be cut into {n_out} equal pieces.")
+            return (size // n_out,) * n_out
+        cuts = [operator.index(i) for i in np.atleast_1d(index).tolist()]
+    except TypeError:
+        raise TypeError(f"{where}: index and n_out are integers (index also a list), got {index!r}, {n_out!r}.") from None
+    sizes = tuple(b - a for a, b in zip([0, *cuts], [*cuts, size]))
+    if not cuts or min(sizes) < 1:
+        raise ValueError(f"{where}: index must increase and lie within 1 to {size - 1} on axis {tag!r}, got {index!r}.")
+    return sizes

@@ -123,6 +123,8 @@ class _Restorer:
         model = model_manager.newmodel(name)
         where = "its description"
         try:
+            for split, pieces in self.description.get("splits", {}).items():
+                model.register_split(split, pieces)
             designations = dict(self.description["designations"])
             for entry in self.description["nodes"]:
                 where = f"node {entry['name']!r}"

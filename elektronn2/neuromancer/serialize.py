@@ -1,10 +1,10 @@
 """Model files: weights in safetensors, the graph as JSON in its metadata. Nothing in them is executed.
 
 A file holds one JSON object under the metadata key ``elektronn2``: ``format``, ``nodes`` (in building order: name,
-class, arguments) and ``designations``; and one tensor ``<node>/<param>`` for each parameter. Arguments that JSON
-does not know are objects with one key: ``node``, ``param`` ([node, param], shared), ``weights`` ('trainable' or
-'const', the value is the node's tensor), ``array`` (a tensor of the file), ``tuple``, ``fraction``, ``shape``
-(a TaggedShape) and ``function`` ('module:name').
+class, arguments), ``designations``, and ``splits`` if there are any (name -> names of the pieces); and one tensor
+``<node>/<param>`` for each parameter. Arguments that JSON does not know are objects with one key: ``node``, ``param``
+([node, param], shared), ``weights`` ('trainable' or 'const', the value is the node's tensor), ``array`` (a tensor of
+the file), ``tuple``, ``fraction``, ``shape`` (a TaggedShape) and ``function`` ('module:name').
 """
 import importlib
 import json
@@ -16,6 +16,7 @@ import safetensors
 import safetensors.numpy
 
 from elektronn2.errors import ModelFileError
+from elektronn2.neuromancer.expression import Expression
 from elektronn2.neuromancer.registry import NODES
 from elektronn2.neuromancer.shape import TaggedShape
 from elektronn2.neuromancer.variables import VariableParam
@@ -46,7 +47,10 @@ def describe(model):
             entry["constants"] = constants
         nodes.append(entry)
         tensors.update({f"{node.name}/{k}": p.get_value() for k, p in node.params.items()})
-    return {"format": FORMAT, "nodes": nodes, "designations": model.designations}, tensors
+    description = {"format": FORMAT, "nodes": nodes, "designations": model.designations}
+    if model.splits:
+        description["splits"] = model.splits
+    return description, tensors
 
 
 class _Encoder:
@@ -81,6 +85,9 @@ class _Encoder:
         if isinstance(value, TaggedShape):
             return {"shape": [value.shape, value.tags, [self(v) for v in value._strides], value.mfp_offsets.tolist(),
                               [self(v) for v in value._fov], [self(v) for v in value.centre], list(value.padded)]}
+        if isinstance(value, Expression):
+            raise ModelFileError(f"Node {self.node.name!r} cannot be saved: it wraps an expression, which has no form in a "
+                                 "file. Make the node by split, or by ApplyFunc with a function at the top of a module.")
         if callable(value):
             return {"function": self._function(value)}
         raise ModelFileError(f"Node {self.node.name!r} cannot be saved: its argument {name or ''} has the value "

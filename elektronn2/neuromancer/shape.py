@@ -292,6 +292,17 @@ class TaggedShape:
                          fov=[v + (p - 1) * s for v, p, s in zip(self._fov, factor, fine)],
                          padded=[m * p for m, p in zip(self._padded, factor)])
 
+    def sliced(self, axis, start, stop):
+        """Entries ``start`` to ``stop`` of an axis; on a spatial one the first voxel moves."""
+        i = self._axis(axis)
+        changes = dict(shape=self._shape[:i] + (stop - start,) + self._shape[i + 1:])
+        if self._tags[i] in SPATIAL:
+            k, centre, padded = self.spatial_axes.index(i), list(self._centre), list(self._padded)
+            centre[k] += start * self._strides[k]
+            padded[k] = max(padded[k] - min(start, self._shape[i] - stop), 0)
+            changes.update(offsets=centre, padded=padded)
+        return self._new(**changes)
+
     def shifted(self, n):
         """Geometry after cropping ``n`` voxels from both ends (padding: negative ``n``)."""
         return self._new(offsets=[c + k * s for c, k, s in zip(self._centre, n, self._strides)],

@@ -13,7 +13,7 @@ import torch
 from elektronn2 import neuromancer as nm
 from elektronn2.neuromancer import serialize
 from elektronn2.neuromancer.loss import Classification, _Errors, _Sobel
-from elektronn2.neuromancer.node_basic import Node
+from elektronn2.neuromancer.node import Node, NodeType
 from elektronn2.neuromancer.registry import NODES
 
 CLASSES = {k: c for k, c in NODES.items() if c.__module__.startswith("elektronn2.")}
@@ -95,6 +95,10 @@ SAMPLES = {
         lambda b: nm.Concat([image(b), image(b, sizes=(2, 7))], axis="x", **QUIET),
         lambda b: nm.Concat((image(b), image(b)), axis=3, **QUIET)],
     "Add": [lambda b: nm.Add(image(b), image(b), **QUIET)],
+    "FromTensor": [
+        lambda b: nm.split(image(b, 5), "f", [1, 3])[1],
+        lambda b: nm.split(image(b, 2), n_out=2, strip_singleton_dims=True)[1],
+        lambda b: nm.split(image(b), "x", 2, name=["first", "second"])[1]],
     "ApplyFunc": [
         lambda b: nm.ApplyFunc(image(b), torch.nn.functional.silu),
         lambda b: nm.ApplyFunc(vector(b), torch.nn.functional.leaky_relu, (0.2,), dict(inplace=False)),
@@ -327,7 +331,7 @@ def test_docstring_states_shapes(name):
     assert re.search(r"(?i)\b(inputs?|output)\b[^.;]*?\([^)]*[,*][^)]*\)", doc), doc
 
 
-FACTORIES = ["Input_like", "Errors", "SobelizedLoss", "AutoMerge", "UpConvMerge"]
+FACTORIES = ["Input_like", "split", "Errors", "SobelizedLoss", "AutoMerge", "UpConvMerge"]
 
 
 @pytest.mark.parametrize("name", [*CLASSES, *FACTORIES])
@@ -371,7 +375,7 @@ def failing(make, batch, cls, method, monkeypatch):
     """Build the sample with ``method`` of its class failing *after* it has done its work; the model's state before the
     failing node and after it."""
     original, states = getattr(cls, method), []
-    allow = nm.node_basic.NodeType.__call__
+    allow = NodeType.__call__
 
     def count(self, *args, **kwargs):
         if self is cls:
@@ -382,7 +386,7 @@ def failing(make, batch, cls, method, monkeypatch):
         original(self, *args, **kwargs)
         if type(self) is cls:
             raise Failure
-    monkeypatch.setattr(nm.node_basic.NodeType, "__call__", count)
+    monkeypatch.setattr(NodeType, "__call__", count)
     monkeypatch.setattr(cls, method, fail)
     model = nm.model_manager.newmodel(None)
     with pytest.raises(Failure):
@@ -428,6 +432,8 @@ INVALID = {  # arguments that each class must refuse: (error, what the message n
     "Concat": [(ValueError, "list", lambda: nm.Concat(image(1), **QUIET)),
                (ValueError, "'x'", lambda: nm.Concat([image(1), image(1, sizes=(5, 7))], **QUIET))],
     "Add": [(ValueError, "'f'", lambda: nm.Add(image(1), image(1, 3), **QUIET))],
+    "FromTensor": [(TypeError, "TaggedShape", lambda: nm.FromTensor(image(1).output, (1, 2), image(1))),
+                   (TypeError, "expression", lambda: nm.FromTensor(np.ones(2), image(1).shape, image(1)))],
     "ApplyFunc": [(TypeError, "functor", lambda: nm.ApplyFunc(image(1), "tanh"))],
     "Perceptron": [(ValueError, "n_f", lambda: nm.Perceptron(vector(1), 3, "maxout 2", **QUIET)),
                    (ValueError, "mean", lambda: nm.Perceptron(vector(1), 2, mean=np.ones(2), **QUIET)),
@@ -505,12 +511,12 @@ INVALID = {  # arguments that each class must refuse: (error, what the message n
 def test_invalid_arguments(name, error, message, make, monkeypatch):
     """Wrong arguments raise an error that names them, and leave nothing behind."""
     cls, states = CLASSES[name], []
-    allow = nm.node_basic.NodeType.__call__
+    allow = NodeType.__call__
 
     def count(self, *args, **kwargs):
         states.append((self, state(nm.model_manager.getmodel())))
         return allow(self, *args, **kwargs)
-    monkeypatch.setattr(nm.node_basic.NodeType, "__call__", count)
+    monkeypatch.setattr(NodeType, "__call__", count)
     model = nm.model_manager.newmodel(None)
     with pytest.raises(error, match=re.escape(message)):
         make()

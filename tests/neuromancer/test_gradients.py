@@ -2,8 +2,8 @@
 ``test_family``. A class whose values are not differentiable must be listed, and must be it."""
 import pytest
 import torch
+from helpers import check_gradients
 from test_family import BASES, CLASSES, SAMPLES, arrays_for, build, settle
-from test_nodes import check_gradients
 from torch.autograd.gradcheck import GradcheckError
 
 pytestmark = pytest.mark.usefixtures("float64")
