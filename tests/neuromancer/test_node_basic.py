@@ -30,7 +30,7 @@ def test_split(axis, how, cuts, rng):
 @pytest.mark.parametrize("tags", ["b,f,x", "f,b,x", "b,x,f"])
 def test_split_strips(tags, rng):
     """Pieces of length 1 lose their axis, longer ones keep it."""
-    sizes = dict(b=2, f=3, x=4)
+    sizes = dict(b=3, f=3, x=4)
     x = source([sizes[t] for t in tags.split(",")], tags)
     array = rng.normal(size=x.shape.shape)
     for axis in "bfx":
