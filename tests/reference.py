@@ -3,6 +3,7 @@
 Loops over positions and one line per formula; nothing is shared with the library. Arrays are (b, f, *L).
 """
 import numpy as np
+from scipy.special import erf
 
 EPS = 1e-5
 
@@ -105,19 +106,51 @@ def naive_activation(x, name, slope=None, axis=1):
         return np.stack(runs, axis)
     if name == "prelu":
         return np.maximum(x, 0) + along(slope, x, axis) * np.minimum(x, 0)
+    if name.startswith("leaky_relu"):
+        leak = float(name.split()[1]) if " " in name else 0.01
+        return np.where(x > 0, x, leak * x)
     softplus = np.log(1 + np.exp(x))
     sigmoid = 1 / (1 + np.exp(-x))
     elu = np.where(x > 0, x, np.exp(np.minimum(x, 0)) - 1)
     selu = 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543773 * (np.exp(np.minimum(x, 0)) - 1))
     return {"tanh": np.tanh(x), "relu": np.maximum(x, 0), "elu": elu, "selu": selu, "abs": np.abs(x), "sig": sigmoid,
-            "logistic": sigmoid, "sigmoid": sigmoid, "soft+": softplus, "lin": x, "linear": x,
-            "concentration": 7 * softplus + 2, "radius": 3 + 15 * np.exp(0.15 * x)}[name]
+            "logistic": sigmoid, "sigmoid": sigmoid, "gelu": x / 2 * (1 + erf(x / np.sqrt(2))), "silu": x * sigmoid,
+            "swish": x * sigmoid, "soft+": softplus, "lin": x, "linear": x, "concentration": 7 * softplus + 2,
+            "radius": 3 + 15 * np.exp(0.15 * x)}[name]
 
 
 def naive_batch_statistics(x, axis=1):
     """Mean and population standard deviation (plus 1e-6) of every feature."""
     maps = np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1)
     return maps.mean(1), np.sqrt(((maps - maps.mean(1, keepdims=True))**2).mean(1)) + 1e-6
+
+
+def naive_group_norm(x, n_groups, gamma, b, eps):
+    """Every image and run of features by itself: mean 0 and variance 1, then scale and shift per feature."""
+    y = np.zeros_like(x)
+    n = x.shape[1] // n_groups
+    for i, first in np.ndindex(len(x), n_groups):
+        part = x[i, first * n:(first + 1) * n]
+        y[i, first * n:(first + 1) * n] = (part - part.mean()) / np.sqrt(((part - part.mean())**2).mean() + eps)
+    return along(gamma, x) * y + along(b, x)
+
+
+def naive_layer_norm(x, gamma, b, eps, axis=1):
+    """Every position by itself: its features with mean 0 and variance 1, then scale and shift per feature."""
+    y = np.moveaxis(x, axis, -1).copy()
+    for position in np.ndindex(y.shape[:-1]):
+        v = y[position]
+        y[position] = (v - v.mean()) / np.sqrt(((v - v.mean())**2).mean() + eps) * gamma + b
+    return np.moveaxis(y, -1, axis)
+
+
+def naive_squeeze_excitation(x, w, b, w2, b2):
+    """Every image by itself: its features times gates that follow from their means."""
+    y = np.zeros_like(x)
+    for i, image in enumerate(x):
+        hidden = np.maximum(image.reshape(len(image), -1).mean(1) @ w + b, 0)
+        y[i] = along(1 / (1 + np.exp(-(hidden @ w2 + b2))), x)[0] * image
+    return y
 
 
 def naive_normalise(x, gamma, mean, std, axis=1):

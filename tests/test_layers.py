@@ -16,6 +16,7 @@ node optimiser serialize
 node_basic
 class_loss resampling
 neural loss various graphutils graphmanager
+normalisation residual
 rebuild
 model
 neuromancer

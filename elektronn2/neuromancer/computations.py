@@ -264,6 +264,31 @@ def normalise(x, gamma, mean, std, b, axis=1):
 
 
 @op
+def group_normalise(x, n_groups, gamma=None, b=None, eps=1e-5):
+    """``x`` (b, f, *L) with mean 0 and variance 1 in each of ``n_groups`` runs of features, times ``gamma`` plus ``b``."""
+    return F.group_norm(_full(x), n_groups, gamma, b, eps)
+
+
+@op
+def feature_normalise(x, gamma=None, b=None, eps=1e-5, axis=1):
+    """``x`` with mean 0 and variance 1 along the features at each position, times ``gamma`` plus ``b``."""
+    x = _full(x).movedim(axis, -1)
+    return F.layer_norm(x, x.shape[-1:], gamma, b, eps).movedim(-1, axis)
+
+
+@op
+def squeeze(x):
+    """Mean of each feature of ``x`` (b, f, *L) over its positions."""
+    return _full(x).flatten(2).mean(2)
+
+
+@op
+def excite(x, gate):
+    """``x`` (b, f, *L) times ``gate`` (b, f)."""
+    return x * gate.reshape(*gate.shape, *[1] * (x.ndim - 2))
+
+
+@op
 def maxout(x, factor=2, axis=1):
     """Maximum over each run of ``factor`` consecutive features."""
     return x.unflatten(axis, (x.shape[axis] // factor, factor)).amax(axis + 1)
@@ -274,6 +299,9 @@ _ACTIVATIONS = {
     "relu": torch.relu,
     "elu": F.elu,
     "selu": F.selu,
+    "leaky_relu": F.leaky_relu,
+    "gelu": F.gelu,
+    "silu": F.silu, "swish": F.silu,
     "abs": torch.abs,
     "sig": torch.sigmoid, "logistic": torch.sigmoid, "sigmoid": torch.sigmoid,
     "soft+": F.softplus,
@@ -281,7 +309,7 @@ _ACTIVATIONS = {
     "concentration": lambda x: 7 * F.softplus(x) + 2,
     "radius": lambda x: 3 + 15 * torch.exp(0.15 * x),
 }
-ACTIVATIONS = (*_ACTIVATIONS, "prelu", "maxout <r>")
+ACTIVATIONS = (*_ACTIVATIONS, "leaky_relu <slope>", "prelu", "maxout <r>")
 
 
 def check_activation(name):
@@ -289,10 +317,29 @@ def check_activation(name):
     words = str(name).split()
     if words[:1] == ["maxout"] and len(words) == 2 and words[1].isdigit() and int(words[1]) >= 2:
         return name, int(words[1])
-    if name not in _ACTIVATIONS and name != "prelu":
+    if name not in _ACTIVATIONS and name != "prelu" and _leak(name) is None:
         raise NotImplementedError(f"Unknown activation function {name!r}.{suggest(name, ACTIVATIONS)} "
                                   f"Permitted: {', '.join(ACTIVATIONS)}.")
     return name, 1
+
+
+def _leak(name):
+    """The slope of 'leaky_relu <slope>' for x < 0, from 0 up to 1; None for all else."""
+    word, _, slope = str(name).partition(" ")
+    try:
+        return float(slope) if word == "leaky_relu" and 0 <= float(slope) <= 1 else None
+    except ValueError:
+        return None
+
+
+def he_gain(name):
+    """Variance of weights times their number of inputs that keeps the scale of a signal through activation ``name``:
+    2 / (1 + slope²) where x < 0 is damped (slope 0 for the smooth relatives of relu), 1 for all others."""
+    name = str(name)
+    if name.startswith("leaky_relu"):
+        slope = _leak(name)
+        return 2 / (1 + (0.01 if slope is None else slope) ** 2)
+    return 2.0 if name in ("relu", "elu", "gelu", "silu", "swish", "soft+") else 1.0
 
 
 @op
@@ -304,7 +351,8 @@ def apply_activation(x, name, b1=None, axis=1):
     if name == "prelu":
         b1 = torch.as_tensor(b1, dtype=x.dtype)
         return torch.where(x < 0, x * (_along(b1, x, axis) if b1.ndim else b1), x)
-    return _ACTIVATIONS[name](x)
+    leak = _leak(name)
+    return _ACTIVATIONS[name](x) if leak is None else F.leaky_relu(x, leak)
 
 
 @op

@@ -2,6 +2,7 @@
 import numpy as np
 
 from elektronn2.config import config
+from elektronn2.utils.validate import suggest
 
 _rng = None
 _rng_seed = None
@@ -22,15 +23,19 @@ def reseed(seed):
     _rng = np.random.default_rng(seed)
 
 
-def initweights(shape, dtype=None, scale="glorot", mode="normal", pool=None, spatial_axes=None, rng=None):
+def initweights(shape, dtype=None, scale="glorot", mode="normal", pool=None, spatial_axes=None, rng=None, gain=2.0):
     """Array of initial weights.
 
-    ``mode`` 'const': all ``scale``; 'prelu': shape (n, 2), ``scale`` and slope 1; 'fix-uni': uniform in
-    (-scale, scale); with ``scale`` 'glorot' and W = sqrt(2/S): 'normal' N(0, W), 'uni' U(-W, W), 'ortho'
-    orthogonal rows. S = n_in + n_out for a matrix (n_in, n_out), and (n_in + n_out/prod(pool)) * prod(kernel)
-    for a convolution (n_out, n_in, *kernel) whose kernel axes are ``spatial_axes``.
+    ``mode`` 'const': all ``scale``; 'prelu': shape (n, 2), ``scale`` and slope 1; 'fix-uni': uniform in (-scale, scale);
+    'normal': N(0, W); 'uni': uniform; 'ortho': orthogonal rows of standard deviation W. In the last three ``scale`` is
 
-    Source: Glorot and Bengio 2010, Understanding the difficulty of training deep feedforward networks.
+    * 'glorot': W = sqrt(2/S), 'uni' U(-W, W). S = n_in + n_out for a matrix (n_in, n_out), and
+      (n_in + n_out/prod(pool)) * prod(kernel) for a convolution (n_out, n_in, *kernel) with kernel axes ``spatial_axes``;
+    * 'he': W = sqrt(gain/N), 'uni' with that standard deviation. N = n_in, or n_in * prod(kernel): the inputs of a sum.
+      With ``gain`` 2 signals keep their scale through any number of layers of relu.
+
+    Sources: Glorot and Bengio 2010, Understanding the difficulty of training deep feedforward networks; He et al. 2015,
+    Delving deep into rectifiers.
 
     >>> initweights((2, 2), mode='const', scale=0.5)
     array([[0.5, 0.5],
@@ -47,24 +52,37 @@ def initweights(shape, dtype=None, scale="glorot", mode="normal", pool=None, spa
         return np.stack([np.full(shape[0], scale), np.ones(shape[0])], axis=1).astype(dtype)
     if mode == "fix-uni":
         return rng.uniform(-scale, scale, shape).astype(dtype)
-    if scale != "glorot":
-        raise ValueError(f"scale must be 'glorot' for mode {mode!r}, got {scale!r}.")
+    if scale not in ("glorot", "he"):
+        raise ValueError(f"scale must be 'glorot' or 'he' for mode {mode!r}, got {scale!r}.")
     if len(shape) == 2:
         n_in, n_out = shape
-        s = n_in + n_out
+        kernel = pooled = 1
     else:
         spatial = tuple(range(2, len(shape))) if spatial_axes is None else tuple(spatial_axes)
         n_out, n_in = (n for i, n in enumerate(shape) if i not in spatial)
         kernel = np.prod([shape[i] for i in spatial])
-        s = (n_in + n_out / np.prod(pool if pool is not None else 1)) * kernel
-    width = np.sqrt(2.0 / s)
+        pooled = np.prod(pool if pool is not None else 1)
+    width = np.sqrt(2.0 / ((n_in + n_out / pooled) * kernel) if scale == "glorot" else gain / (n_in * kernel))
     if mode == "normal":
         return rng.normal(0, width, shape).astype(dtype)
     if mode == "uni":
-        return rng.uniform(-width, width, shape).astype(dtype)
+        bound = width if scale == "glorot" else np.sqrt(3) * width
+        return rng.uniform(-bound, bound, shape).astype(dtype)
     if mode == "ortho":
         return _orthogonal(shape, n_out, width, rng).astype(dtype)
     raise ValueError(f"mode must be 'normal', 'uni', 'ortho', 'const', 'prelu' or 'fix-uni', got {mode!r}.")
+
+
+def weight_init(name, gain, where):
+    """Arguments of :func:`initweights` for the name that a layer was given for its weights ``w``.
+
+    'glorot', 'ortho', or 'he' with ``gain`` as the layer's activation needs it. ValueError, naming ``where``, otherwise.
+    """
+    known = {"glorot": {}, "ortho": dict(mode="ortho"), "he": dict(scale="he", gain=gain)}
+    if name not in known:
+        raise ValueError(f"{where}: w must be None, an array, a parameter of another node, [array, 'const'], or one of "
+                         f"{', '.join(map(repr, known))}; got {name!r}.{suggest(name, known)}")
+    return {"scale": "glorot", "mode": "normal", **known[name]}
 
 
 def _orthogonal(shape, n_out, width, rng):

@@ -11,6 +11,7 @@ import numpy as np
 
 from elektronn2.config import config
 from elektronn2.neuromancer import computations as C
+from elektronn2.neuromancer.init import weight_init
 from elektronn2.neuromancer.node_basic import Add, Concat, Node
 from elektronn2.neuromancer.resampling import Crop, FragmentsToDense, Pad, Pool, check_mfp, pooled, spatial_layout
 from elektronn2.neuromancer.shape import TaggedShape
@@ -24,7 +25,13 @@ logger = logging.getLogger("elektronn2log")
 
 
 class NeuralLayer(Node):
-    """What layers with weights have in common: bias, batch normalisation, activation, dropout."""
+    """What layers with weights have in common: bias, batch normalisation, activation, dropout.
+
+    ``w`` may be the name of an initialisation: 'glorot' (the default), 'ortho', or 'he', with which deep networks of relu
+    begin to learn sooner; their biases then start at 0. See :func:`elektronn2.neuromancer.init.initweights`.
+    """
+
+    _growth = 1  # outputs per input: of the weights of an upsampling layer, each output sees a part only
 
     def _init_layer(self, parent, n_f, activation_func, batch_normalisation, dropout_rate, name, print_repr):
         Node.__init__(self, parent, name, print_repr)
@@ -45,14 +52,19 @@ class NeuralLayer(Node):
     def _make_params(self, w_shape, kernel_volume, w, b, gamma, mean, std, gradnet_mode=None, pool=None):
         """w, b and what batch normalisation, dropout and gradnet need."""
         spatial = tuple(range(2, len(w_shape))) or None
-        self.make_param("w", w, w_shape, dict(scale="glorot", mode="ortho" if config.use_ortho_init else "normal",
-                                              pool=pool, spatial_axes=spatial))
+        init = dict(scale="glorot", mode="ortho" if config.use_ortho_init else "normal")
+        start = 1.0 / kernel_volume
+        if isinstance(w, str):
+            start = 0.0 if w == "he" else start
+            init = weight_init(w, C.he_gain(self.activation_func) * self._growth, f"{type(self).__name__} {self.name!r}")
+            w = None
+        self.make_param("w", w, w_shape, dict(init, pool=pool, spatial_axes=spatial))
         if self.activation_func == "prelu":
-            shape, init = (self.n_f, 2), dict(mode="prelu", scale=1.0 / kernel_volume)
+            shape, init = (self.n_f, 2), dict(mode="prelu", scale=start)
         else:
             shape = (self.n_f,)
             if self.activation_func == "relu" or self._maxout > 1:
-                init = dict(mode="const", scale=1.0 / kernel_volume)
+                init = dict(mode="const", scale=start)
             elif self.activation_func == "sigmoid":
                 init = dict(mode="const", scale=0.5)
             else:
@@ -268,6 +280,7 @@ class UpConv(NeuralLayer):
                              f"{len(parent.shape.mfp_offsets)} fragments. A network with upsampling predicts "
                              "densely without MFP.")
         self.identity_init = identity_init
+        self._growth = prod(self.pool_shape)
         w_shape = (self.n_f, parent.shape["f"], *self.pool_shape)
         self._make_params(w_shape, prod(self.pool_shape), w, b, gamma, mean, std, gradnet_mode, self.pool_shape)
         if identity_init and w is None:

@@ -17,7 +17,7 @@ from elektronn2.neuromancer.node import Node, NodeType
 from elektronn2.neuromancer.registry import NODES
 
 CLASSES = {k: c for k, c in NODES.items() if c.__module__.startswith("elektronn2.")}
-BASES = {"Node", "NeuralLayer", "_ClassLoss"}  # what the others inherit from; they compute nothing of their own
+BASES = {"Node", "NeuralLayer", "_ClassLoss", "_Norm"}  # what the others inherit from; they compute nothing of their own
 
 QUIET = dict(print_repr=False)
 RNG = np.random.default_rng(3)
@@ -131,6 +131,18 @@ SAMPLES = {
         lambda b: nm.FragmentsToDense(nm.Pool(one((5, 7)), (2, 1), mfp=True, **QUIET), **QUIET)],
     "Crop": [lambda b: nm.Crop(image(b), (2, 0), **QUIET), lambda b: nm.Crop(image(b, 1, (4,), "b,f,x"), 1, **QUIET)],
     "Pad": [lambda b: nm.Pad(image(b), (2, 0), 1.5, **QUIET), lambda b: nm.Pad(image(b), 1, **QUIET)],
+    "GroupNorm": [lambda b: nm.GroupNorm(image(b, 4), 2, "prelu", **QUIET),
+                  lambda b: nm.GroupNorm(vector(b), 1, affine=False, **QUIET),
+                  lambda b: nm.GroupNorm(image(b, 2, (3, 2, 3), "b,f,z,x,y"), 1, eps=0.1, b=np.ones(2),
+                                         gamma=[np.ones(2), "const"], **QUIET)],
+    "InstanceNorm": [lambda b: nm.InstanceNorm(image(b), "relu", **QUIET),
+                     lambda b: nm.InstanceNorm(image(b, 1, (4,), "b,f,x"), affine=False, **QUIET)],
+    "LayerNorm": [lambda b: nm.LayerNorm(image(b), "elu", **QUIET), lambda b: nm.LayerNorm(vector(b), "maxout 2", **QUIET),
+                  lambda b: nm.LayerNorm(nm.Input((b, 3, 4), "b,x,f", **QUIET), affine=False, **QUIET)],
+    "Activation": [lambda b: nm.Activation(image(b), **QUIET), lambda b: nm.Activation(vector(b), "prelu", **QUIET),
+                   lambda b: nm.Activation(nm.Input((b, 3, 4), "b,x,f", **QUIET), "maxout 2", **QUIET)],
+    "SqueezeExcitation": [lambda b: nm.SqueezeExcitation(image(b, 4), 2, **QUIET),
+                          lambda b: nm.SqueezeExcitation(image(b), w=[np.ones((2, 1)), "const"], **QUIET)],
     "Softmax": [probabilities, lambda b: probabilities(b, n_indep=2),
                 lambda b: nm.Softmax(nm.Perceptron(vector(b), 3, "lin", **QUIET), n_class=3, **QUIET)],
     "MultinoulliNLL": [nll, lambda b: nll(b, 2), lambda b: nll(b, sparse=False), lambda b: nll(b, extras=True),
@@ -331,7 +343,7 @@ def test_docstring_states_shapes(name):
     assert re.search(r"(?i)\b(inputs?|output)\b[^.;]*?\([^)]*[,*][^)]*\)", doc), doc
 
 
-FACTORIES = ["Input_like", "split", "Errors", "SobelizedLoss", "AutoMerge", "UpConvMerge"]
+FACTORIES = ["Input_like", "split", "Errors", "SobelizedLoss", "AutoMerge", "UpConvMerge", "ResidualAdd"]
 
 
 @pytest.mark.parametrize("name", [*CLASSES, *FACTORIES])
@@ -450,6 +462,20 @@ INVALID = {  # arguments that each class must refuse: (error, what the message n
                                                                                **QUIET))],
     "Crop": [(ValueError, "'x'", lambda: nm.Crop(image(1), 3, **QUIET))],
     "Pad": [(ValueError, "pad", lambda: nm.Pad(image(1), -1, **QUIET))],
+    "GroupNorm": [(ValueError, "1, 2, 4", lambda: nm.GroupNorm(image(1, 4), 3, **QUIET)),
+                  (ValueError, "a single value", lambda: nm.GroupNorm(vector(1), 4, **QUIET)),
+                  (ValueError, "axes b, f", lambda: nm.GroupNorm(nm.Input((1, 2, 3), "b,x,f", **QUIET), 1, **QUIET)),
+                  (ValueError, "eps", lambda: nm.GroupNorm(image(1), 1, eps=0, **QUIET))],
+    "InstanceNorm": [(ValueError, "a single value", lambda: nm.InstanceNorm(image(1, 2, (1, 1)), **QUIET)),
+                     (ValueError, "affine", lambda: nm.InstanceNorm(image(1), "prelu", affine=False, **QUIET)),
+                     (ValueError, "affine", lambda: nm.InstanceNorm(image(1), affine=False, b=np.ones(2), **QUIET))],
+    "LayerNorm": [(ValueError, "single feature", lambda: nm.LayerNorm(image(1, 1), **QUIET)),
+                  (NotImplementedError, "relu", lambda: nm.LayerNorm(image(1), "rellu", **QUIET))],
+    "Activation": [(ValueError, "'prelu' alone", lambda: nm.Activation(image(1), b=np.ones(2), **QUIET)),
+                   (NotImplementedError, "leaky_relu", lambda: nm.Activation(image(1), "leaky_relu 2", **QUIET))],
+    "SqueezeExcitation": [(ValueError, "axes b, f", lambda: nm.SqueezeExcitation(vector(1), **QUIET)),
+                          (ValueError, "reduction", lambda: nm.SqueezeExcitation(image(1), 0.5, **QUIET)),
+                          (ValueError, "'w2'", lambda: nm.SqueezeExcitation(image(1), w2=np.ones(2), **QUIET))],
     "Softmax": [(ValueError, "activation", lambda: nm.Softmax(nm.Conv(image(1), 2, 2, **QUIET), **QUIET)),
                 (ValueError, "n_class", lambda: probabilities(1, n_class=3))],
     "MultinoulliNLL": [(ValueError, "Softmax", lambda: nm.MultinoulliNLL(vector(1), vector(1), **QUIET)),

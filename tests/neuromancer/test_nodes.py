@@ -31,7 +31,7 @@ LAYOUTS = {  # tags -> spatial sizes
 }
 layouts = pytest.mark.parametrize(("tags", "sizes"), LAYOUTS.items(), ids=list(LAYOUTS))
 ACTIVATIONS = ("tanh", "relu", "prelu", "elu", "selu", "abs", "sig", "logistic", "sigmoid", "soft+", "lin", "linear",
-               "concentration", "radius", "maxout 2", "maxout 3")
+               "concentration", "radius", "leaky_relu", "leaky_relu 0.3", "gelu", "silu", "swish", "maxout 2", "maxout 3")
 
 
 # -- convolution ----------------------------------------------------------------------------------------
