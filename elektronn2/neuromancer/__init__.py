@@ -9,6 +9,7 @@ from elektronn2.neuromancer import (
                                     node_basic,
                                     optimiser,
                                     variables,
+                                    various,
 )
 from elektronn2.neuromancer.loss import (
                                     AbsLoss,
@@ -37,17 +38,31 @@ from elektronn2.neuromancer.loss import (
 )
 from elektronn2.neuromancer.manager import model_manager
 from elektronn2.neuromancer.neural import AutoMerge, Conv, Dot, Perceptron, UpConv, UpConvMerge
-from elektronn2.neuromancer.node_basic import Add, ApplyFunc, Concat, FromTensor, Input, Input_like, Node, split
+from elektronn2.neuromancer.node_basic import (
+                                    Add,
+                                    ApplyFunc,
+                                    Concat,
+                                    FromTensor,
+                                    InitialState_like,
+                                    Input,
+                                    Input_like,
+                                    MultMerge,
+                                    Node,
+                                    ValueNode,
+                                    split,
+)
 from elektronn2.neuromancer.normalisation import GroupNorm, InstanceNorm, LayerNorm
 from elektronn2.neuromancer.resampling import Crop, FragmentsToDense, Pad, Pool
 from elektronn2.neuromancer.residual import Activation, ResidualAdd, SqueezeExcitation
 from elektronn2.neuromancer.variables import ConstantParam, VariableParam, VariableWeight, initweights
+from elektronn2.neuromancer.various import Reshape
 
 __all__ = ["AbsLoss", "Activation", "Add", "Affinities", "AffinityLoss", "AggregateLoss", "ApplyFunc", "AutoMerge",
            "BetaNLL", "BinaryNLL", "BlockedMultinoulliNLL", "BoundaryLoss", "Concat", "ConstantParam", "Conv", "Crop",
            "DiceCELoss", "DiceLoss", "Dot", "Errors", "EuclideanDistance", "FocalLoss", "FragmentsToDense", "FromTensor",
-           "GaussianNLL", "GroupNorm", "Input", "Input_like", "InstanceNorm", "LayerNorm", "LovaszSoftmax",
-           "MultinoulliNLL", "Node", "OneHot", "Pad", "Perceptron", "Pool", "RampLoss", "ResidualAdd", "SignedDistance",
-           "SobelizedLoss", "Softmax", "SquaredLoss", "SqueezeExcitation", "TverskyLoss", "UpConv", "UpConvMerge",
-           "VariableParam", "VariableWeight", "computations", "graphmanager", "graphutils", "initweights", "loss", "model",
-           "model_manager", "neural", "node_basic", "optimiser", "split", "variables"]
+           "GaussianNLL", "GroupNorm", "InitialState_like", "Input", "Input_like", "InstanceNorm", "LayerNorm",
+           "LovaszSoftmax", "MultMerge", "MultinoulliNLL", "Node", "OneHot", "Pad", "Perceptron", "Pool", "RampLoss",
+           "Reshape", "ResidualAdd", "SignedDistance", "SobelizedLoss", "Softmax", "SquaredLoss", "SqueezeExcitation",
+           "TverskyLoss", "UpConv", "UpConvMerge", "ValueNode", "VariableParam", "VariableWeight", "computations",
+           "graphmanager", "graphutils", "initweights", "loss", "model", "model_manager", "neural", "node_basic",
+           "optimiser", "split", "variables", "various"]

@@ -42,6 +42,12 @@ def grad(cost, wrt):
     return torch.zeros_like(wrt) if g is None else g
 
 
+@op
+def spread(v, x, axis=1):
+    """Vector ``v`` along ``axis``, repeated over all other axes of ``x``."""
+    return _along(v, x, axis).expand([-1 if i == axis else n for i, n in enumerate(x.shape)])
+
+
 # -- linear -------------------------------------------------------------------------------------------
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _SLOW = 20480  # elements up to which PyTorch does without oneDNN
@@ -188,6 +194,12 @@ def concatenate(parts, axis=1):
 def piece(x, axis, start, stop, strip=False):
     """Entries ``start`` to ``stop`` of one axis; ``strip``: without that axis, of which there is one entry."""
     return x.select(axis, start) if strip else x.narrow(axis, start, stop - start)
+
+
+@op
+def reshape(x, sizes):
+    """The same elements in order; -1 for one size that follows from the others."""
+    return x.reshape(sizes)
 
 
 @op

@@ -166,7 +166,7 @@ class Node(metaclass=NodeType):
         for p in self.parents:
             p.children[self.name] = self
 
-    def make_param(self, name, given, shape, init_kwargs, apply_train=True, apply_reg=True):
+    def make_param(self, name, given, shape, init_kwargs, apply_train=True, apply_reg=True, dtype=None):
         """Register a parameter, from what the user passed for it.
 
         ``given``: None (initialised by ``init_kwargs``); an array or number (initial value); a parameter of
@@ -188,18 +188,18 @@ class Node(metaclass=NodeType):
         if given is None and constant:
             raise ValueError(f"{where}: [None, 'const'] has no value to hold constant; give an array.")
         if given is None:
-            param = VariableWeight(shape, init_kwargs, None, full_name, apply_train, apply_reg)
+            param = VariableWeight(shape, init_kwargs, None, full_name, apply_train, apply_reg, dtype)
         else:
             try:
-                value = np.asarray(given, dtype=config.floatX)
+                value = np.asarray(given, dtype=dtype or config.floatX)
             except (TypeError, ValueError):
                 raise ValueError(f"{where} must be None, an array, a parameter of another node, "
                                  f"or [array, 'const'], got {given!r}.") from None
             if value.shape != tuple(shape) and value.ndim:
                 raise ValueError(f"{where} must have shape {tuple(shape)}, the given value has {value.shape}.")
             value = np.full(shape, value) if not value.ndim else value
-            param = (ConstantParam(value, full_name) if constant
-                     else VariableWeight(shape, None, value, full_name, apply_train, apply_reg))
+            param = (ConstantParam(value, full_name, dtype) if constant
+                     else VariableWeight(shape, None, value, full_name, apply_train, apply_reg, dtype))
         self.params[name] = param
         setattr(self, name, param)
         return param

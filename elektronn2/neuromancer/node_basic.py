@@ -9,9 +9,13 @@ from elektronn2.neuromancer.expression import Expression, op
 from elektronn2.neuromancer.manager import choose_name
 from elektronn2.neuromancer.node import Node
 from elektronn2.neuromancer.shape import TaggedShape
-from elektronn2.utils.validate import suggest
+from elektronn2.neuromancer.variables import VariableParam
+from elektronn2.utils.validate import as_tuple, suggest
 
-__all__ = ["Add", "ApplyFunc", "Concat", "FromTensor", "Input", "Input_like", "Node", "split"]
+__all__ = ["Add", "ApplyFunc", "Concat", "FromTensor", "InitialState_like", "Input", "Input_like", "MultMerge", "Node",
+           "ValueNode", "split"]
+
+DTYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
 
 
 class Input(Node):
@@ -28,13 +32,7 @@ class Input(Node):
                  print_repr=True, offsets=None):
         super().__init__(None, name, print_repr)
         self._declared = TaggedShape(shape, tags, strides, fov=fov, offsets=offsets)
-        self._dtype = config.floatX if dtype is None else dtype
-        if not isinstance(self._dtype, str):
-            raise ValueError(f"dtype must be a string like 'float32', got {dtype!r}.")
-        known = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
-        if self._dtype not in known:
-            raise ValueError(f"Input {name!r}: unknown dtype {dtype!r}.{suggest(dtype, known)} "
-                             f"Known: {', '.join(known)}.")
+        self._dtype = _known_dtype(dtype, f"Input {name!r}")
         if hardcoded_shape and None in self._declared.shape:
             raise ValueError(f"Input {name!r} has hardcoded_shape, but its shape {self._declared} leaves a size open.")
 
@@ -43,6 +41,17 @@ class Input(Node):
 
     def _calc_shape(self):
         self.shape = self._declared
+
+
+def _known_dtype(dtype, where):
+    """``dtype``, or the working float for None. ValueError unless it is the name of one that nodes can have."""
+    if dtype is None:
+        return config.floatX
+    if not isinstance(dtype, str):
+        raise ValueError(f"{where}: dtype must be a string like 'float32', got {dtype!r}.")
+    if dtype not in DTYPES:
+        raise ValueError(f"{where}: unknown dtype {dtype!r}.{suggest(dtype, DTYPES)} Known: {', '.join(DTYPES)}.")
+    return dtype
 
 
 def Input_like(ref, dtype=None, name="input", override_f=False, hardcoded_shape=False, print_repr=True):
@@ -75,6 +84,93 @@ def arguments_like(shape, override_f=None):
     if shape.ndim:  # without spatial axes there is no geometry to copy
         arguments.update(strides=list(shape.strides), fov=shape.fov, offsets=list(shape.centre))
     return arguments
+
+
+class ValueNode(Node):
+    """A value that needs no input: a constant, or trained. Output ``shape``, for example (b, f, *L).
+
+    ``shape``, ``tags``, ``strides``, ``fov``: as in :class:`Input`, but every size is given. ``value``: array, number,
+    parameter of another node (shared), or [array, 'const'] (default 0). With ``apply_train`` it is trained, starting from
+    ``value`` or else from ``initweights(shape, **init_kwargs)``. ``dtype``: a name; a trained value is floating point.
+
+    Raises ValueError for open sizes, a value of another shape, or a trained value with no initial one.
+
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> nm.ValueNode((2,), 'f', value=[0.5, 2], print_repr=False)()
+    array([0.5, 2. ], dtype=float32)
+    """
+
+    def __init__(self, shape, tags, strides=None, fov=None, dtype=None, apply_train=False, value=None, init_kwargs=None,
+                 name="value_state", print_repr=True):
+        super().__init__(None, name, print_repr)
+        where = f"ValueNode {name!r}"
+        self._declared = TaggedShape(shape, tags, strides, fov=fov)
+        dtype = _known_dtype(dtype, where)
+        if None in self._declared.shape:
+            raise ValueError(f"{where}: every size must be given, got {self._declared}.")
+        marked = isinstance(value, (list, tuple)) and len(value) == 2 and isinstance(value[1], str)
+        train = (value[1] == "trainable") if marked else bool(apply_train)
+        if train and not dtype.startswith("float"):
+            raise ValueError(f"{where}: a trained value must be floating point, not {dtype}.")
+        if not train:
+            if init_kwargs is not None and value is None:
+                raise NotImplementedError(f"{where}: init_kwargs are for values that are trained; pass apply_train=True, "
+                                          "or value=initweights(...).")
+            if not marked and not isinstance(value, VariableParam):
+                value = [0 if value is None else value, "const"]
+        elif value is None and init_kwargs is None:
+            raise ValueError(f"{where}: a trained value needs value or init_kwargs, like dict(mode='const', scale=0).")
+        self.make_param("value", value, self._declared.shape, init_kwargs, train, train, dtype)
+
+    def _make_output(self):
+        self.output = self.model.graph.param(self.value)
+
+    def _calc_shape(self):
+        self.shape = self._declared
+
+    def _calc_comp_cost(self):
+        self.computational_cost = 0
+
+    def _axis_size(self, k, *sizes, mfp=False):
+        return self._declared.spatial_shape[k] if k < self._declared.ndim else None
+
+    def get_value(self):
+        """A copy of the value, as an array."""
+        return self.value.get_value()
+
+
+class InitialState_like(Node):
+    """A trained vector, repeated over all axes of ``parent`` but f: the first state of a recurrent layer.
+
+    ``override_f``: its length; ``init_kwargs``: as for ``initweights``, default zeros; ``value``: as in :class:`ValueNode`.
+    ``dtype``: default that of ``parent``. Input (b, f, *L), output (b, override_f, *L); the values of the input do not
+    matter.
+    """
+
+    def __init__(self, parent, override_f, dtype=None, name="initial_state", print_repr=True, init_kwargs=None, value=None):
+        super().__init__(parent, name, print_repr)
+        self._axis = _axis_of(parent.shape, "f", f"InitialState_like {name!r} of {parent.name!r} {parent.shape}")
+        n_f, = as_tuple(override_f, 1, f"override_f of InitialState_like {name!r}")
+        if dtype is None and parent.output.dtype.startswith("float"):
+            dtype = parent.output.dtype
+        dtype = _known_dtype(dtype, f"InitialState_like {name!r}")
+        if not dtype.startswith("float"):
+            raise ValueError(f"InitialState_like {name!r}: a trained value must be floating point, not {dtype}.")
+        self.make_param("value", value, (n_f,), init_kwargs or dict(mode="const", scale=0.0), dtype=dtype)
+
+    def _make_output(self):
+        self.output = computations.spread(self.model.graph.param(self.value), self.parent.output, self._axis)
+
+    def _calc_shape(self):
+        self.shape = self.parent.shape.updateshape("f", self.value.shape[0])
+
+    def _calc_comp_cost(self):
+        self.computational_cost = 0
+
+    def get_value(self):
+        """A copy of the vector, as an array."""
+        return self.value.get_value()
 
 
 def merged_shape(node, parents, equal_f=True, axis=None):
@@ -174,6 +270,24 @@ class Add(Node):
 
     def _calc_comp_cost(self):
         self.computational_cost = 0
+
+    def _axis_size(self, k, *sizes, mfp=False):
+        return equal_sizes(self, k, sizes)
+
+
+class MultMerge(Node):
+    """Elementwise product of two nodes of the same shape. Input (b, f, *L) twice, output (b, f, *L)."""
+
+    def __init__(self, n1, n2, name="multmerge", print_repr=True):
+        super().__init__([n1, n2], name, print_repr)
+        self._merged = merged_shape(self, self.parents)
+
+    def _make_output(self):
+        a, b = aligned_outputs(self.parents)
+        self.output = a * b
+
+    def _calc_shape(self):
+        self.shape = self._merged
 
     def _axis_size(self, k, *sizes, mfp=False):
         return equal_sizes(self, k, sizes)

@@ -24,7 +24,7 @@ from elektronn2.utils.basic import atomic_write
 
 FORMAT = 1
 KEY = "elektronn2"
-WEIGHTS = ("w", "b", "w2", "b2", "gamma", "mean", "std")  # arguments whose values are the node's tensors
+WEIGHTS = ("w", "b", "w2", "b2", "gamma", "mean", "std", "value")  # arguments whose values are the node's tensors
 
 
 # -- writing ------------------------------------------------------------------------------------------

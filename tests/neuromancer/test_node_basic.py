@@ -165,3 +165,106 @@ def test_from_tensor_of_another_model():
     y = source((2, 3), "b,f")
     with pytest.raises(ValueError, match="another model than 'input'"):
         nm.FromTensor(x.output * 2, TaggedShape((2, 3), "b,f"), y)
+
+
+# -- values ---------------------------------------------------------------------------------------------
+def test_value_node(rng):
+    """Constants and trained values, without any input, with gradients of the trained ones."""
+    value = rng.normal(size=(2, 3))
+    node = nm.ValueNode((2, 3), "b,f", value=value, print_repr=False)
+    np.testing.assert_array_equal(node(), value)
+    np.testing.assert_array_equal(node.get_value(), value)
+    assert node.input_nodes == [] and node.param_count == 0 and not node.is_source and node.params["value"].constant
+    np.testing.assert_array_equal(nm.ValueNode((2,), "f", print_repr=False)(), [0, 0])
+    trained = nm.ValueNode((2, 3), "b,f", apply_train=True, value=value, print_repr=False)
+    check(trained, value)
+    assert (trained.param_count, trained.value.apply_reg, trained.computational_cost) == (6, True, 0)
+    trained.set_param_values(dict(value=2 * value))
+    np.testing.assert_array_equal(trained(), 2 * value)
+    with pytest.raises(ValueError, match="constant"):
+        node.set_param_values(dict(value=value))
+
+
+def test_values_are_saved(tmp_path):
+    """Arrays, lists and numbers given as values come back (the original lost arrays), constants as constants."""
+    given = dict(array=np.array([0.25, -3]), listed=[1.5, 2], number=7.0, const=[np.array([4.0, 5]), "const"])
+    for name, value in given.items():
+        nm.ValueNode((2,), "f", value=value, name=name, print_repr=False)
+    nm.ValueNode((2,), "f", value=[1, 2], apply_train=True, name="trained", print_repr=False)
+    nm.InitialState_like(source((3, 1), "b,f"), 2, value=[8, 9], print_repr=False)
+    model = nm.model_manager.getmodel()
+    model.save(tmp_path / "a.mdl")
+    for options, constant in (({}, False), (dict(make_weights_constant=True), True)):
+        loaded = nm.model.modelload(tmp_path / "a.mdl", **options)
+        for name, node in model.nodes.items():
+            if node.params:
+                np.testing.assert_array_equal(loaded[name].get_value(), node.get_value())
+                assert loaded[name].value.constant == (constant or name in given)
+
+
+def test_initial_state(rng):
+    """The vector at every position and for every batch size, with gradients of it and none of the input."""
+    x = source((None, 2, 3), "b,f,x")
+    node = nm.InitialState_like(x, 4, print_repr=False)
+    np.testing.assert_array_equal(node(rng.normal(size=(2, 2, 3))), np.zeros((2, 4, 3)))
+    node.set_param_values(dict(value=[1, 2, 3, 4]))
+    for batch in (1, 3):
+        array = rng.normal(size=(batch, 2, 3))
+        check(node, np.broadcast_to(np.array([[[1.0], [2], [3], [4]]]), (batch, 4, 3)), array)
+    assert node.param_count == 4 and node.computational_cost == 0
+    np.testing.assert_array_equal(node.get_value(), [1, 2, 3, 4])
+
+
+def test_mult_merge(rng):
+    x = [source((2, 3, 4), "b,f,x") for _ in range(2)]
+    arrays = rng.normal(size=(2, 2, 3, 4))
+    node = nm.MultMerge(*x, print_repr=False)
+    check(node, arrays[0] * arrays[1], *arrays)
+    assert node.computational_cost == 24
+
+
+# -- reshape --------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("batch", "sizes", "tags", "declared"), [
+    (2, (2, 2, 3, 4), "b,s,f,x", (2, 2, 3, 4)), (2, (2, None), "b,f", (2, 24)), (2, (None, 24), "b,f", (2, 24)),
+    (None, (None, 24), "b,f", (None, 24)), (2, (48,), "f", (48,)), (None, (3, None, 8), "r,b,f", (3, None, 8))])
+def test_reshape(batch, sizes, tags, declared, rng):
+    """Against numpy.reshape; a size None is worked out, or open if the batch size is."""
+    x = source((batch, 6, 4), "b,f,x")
+    node = nm.Reshape(x, sizes, tags, print_repr=False)
+    assert tuple(node.shape) == declared and node.computational_cost == 0
+    array = rng.normal(size=(2, 6, 4))
+    check(node, array.reshape([-1 if n is None else n for n in sizes]), array)
+
+
+def test_reshape_geometry():
+    """Kept where the axes from the first spatial one on are kept; else as given, or as that of an input."""
+    y = nm.Conv(source((1, 1, 9, 9), "b,f,x,y"), 4, 2, 2, print_repr=False)
+    kept = nm.Reshape(y, (1, 2, 2, 4, 4), "b,s,f,x,y", print_repr=False).shape
+    assert (kept.fov, list(kept.strides), kept.centre) == (y.shape.fov, [2, 2], y.shape.centre)
+    other = nm.Reshape(y, (1, 4, 16), "b,f,x", print_repr=False).shape
+    assert (other.fov, list(other.strides)) == ([1], [1])
+    given = nm.Reshape(y, (1, 4, 16), "b,f,x", strides=[2], fov=[5], print_repr=False).shape
+    assert (given.fov, list(given.strides)) == ([5], [2])
+
+
+def test_reshape_of_fragments(rng):
+    """MFP fragments stay in order where b and space are kept."""
+    y = nm.Conv(source((1, 2, 9), "b,f,x"), 4, 1, 2, mfp=True, activation_func="lin", print_repr=False)
+    array = rng.normal(size=(1, 2, 9))
+    there = nm.Reshape(y, (2, 2, 2, 4), "b,s,f,x", print_repr=False)
+    back = nm.Reshape(there, y.shape.shape, y.shape.tags, print_repr=False)
+    assert back.shape == y.shape
+    np.testing.assert_array_equal(back(array), y(array))
+
+
+def test_reshape_resized():
+    """A rebuilt model with another batch size or patch: open sizes follow, fixed ones say that they do not fit."""
+    def model(sizes, tags):
+        nm.model_manager.newmodel(None)
+        node = nm.Reshape(source((2, 6, 4), "b,f,x"), sizes, tags, print_repr=False)
+        node.model.designate_nodes(input_node="input", prediction_node=node.name)
+        return node.model
+    rebuilt = nm.model.rebuild_model(model((None, 24), "b,f"), imposed_batch_size=5)
+    assert rebuilt.prediction_node.shape.shape == [5, 24]
+    with pytest.raises(ValueError, match="Give None for one size"):
+        nm.model.rebuild_model(model((2, 24), "b,f"), imposed_batch_size=5)
