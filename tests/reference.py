@@ -255,3 +255,32 @@ class NaiveOptimiser:
         self.memory[i] = m, v
         step = m / (1 - self.mom**self.t) / (np.sqrt(v / (1 - self.beta2**self.t)) + 1e-8)
         return self.lr * (step + decay)
+
+
+# -- recurrent cells ------------------------------------------------------------------------------------
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def naive_gru(x, h, w, b, activation=np.tanh):
+    """One step for every batch element and position: ``x`` (b, f, *L), ``h`` (b, n, *L)."""
+    n, out = h.shape[1], np.zeros((len(x), h.shape[1], *x.shape[2:]))
+    for i in np.ndindex(len(x), *x.shape[2:]):
+        at = (i[0], slice(None), *i[1:])
+        z, r = np.split(sigmoid(np.concatenate([h[at], x[at]]) @ w[:, :2 * n] + b[:2 * n]), 2)
+        new = activation(np.concatenate([r * h[at], x[at]]) @ w[:, 2 * n:] + b[2 * n:])
+        out[at] = (1 - z) * h[at] + z * new
+    return out
+
+
+def naive_lstm(x, state, w, b, activation=np.tanh, last=None):
+    """One step for every batch element and position: ``x`` (b, f, *L), ``state`` [h | c] (b, 2 n, *L)."""
+    n, out = state.shape[1] // 2, np.zeros((len(x), state.shape[1], *x.shape[2:]))
+    for i in np.ndindex(len(x), *x.shape[2:]):
+        at = (i[0], slice(None), *i[1:])
+        h, c = np.split(state[at], 2)
+        linear = np.concatenate([h, x[at]]) @ w + b
+        f, keep, o = np.split(sigmoid(linear[:3 * n]), 3)
+        c = f * c + keep * activation(linear[3 * n:])
+        out[at] = np.concatenate([o * (last or activation)(c), c])
+    return out

@@ -14,7 +14,7 @@ function
 dense
 node optimiser serialize
 node_basic
-class_loss resampling
+class_loss recurrent resampling
 neural loss various graphutils graphmanager
 normalisation residual
 rebuild

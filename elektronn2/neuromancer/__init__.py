@@ -37,7 +37,7 @@ from elektronn2.neuromancer.loss import (
                                     TverskyLoss,
 )
 from elektronn2.neuromancer.manager import model_manager
-from elektronn2.neuromancer.neural import AutoMerge, Conv, Dot, Perceptron, UpConv, UpConvMerge
+from elektronn2.neuromancer.neural import GRU, LSTM, AutoMerge, Conv, Dot, Perceptron, UpConv, UpConvMerge
 from elektronn2.neuromancer.node_basic import (
                                     Add,
                                     ApplyFunc,
@@ -57,12 +57,12 @@ from elektronn2.neuromancer.residual import Activation, ResidualAdd, SqueezeExci
 from elektronn2.neuromancer.variables import ConstantParam, VariableParam, VariableWeight, initweights
 from elektronn2.neuromancer.various import Reshape
 
-__all__ = ["AbsLoss", "Activation", "Add", "Affinities", "AffinityLoss", "AggregateLoss", "ApplyFunc", "AutoMerge",
-           "BetaNLL", "BinaryNLL", "BlockedMultinoulliNLL", "BoundaryLoss", "Concat", "ConstantParam", "Conv", "Crop",
-           "DiceCELoss", "DiceLoss", "Dot", "Errors", "EuclideanDistance", "FocalLoss", "FragmentsToDense", "FromTensor",
-           "GaussianNLL", "GroupNorm", "InitialState_like", "Input", "Input_like", "InstanceNorm", "LayerNorm",
-           "LovaszSoftmax", "MultMerge", "MultinoulliNLL", "Node", "OneHot", "Pad", "Perceptron", "Pool", "RampLoss",
-           "Reshape", "ResidualAdd", "SignedDistance", "SobelizedLoss", "Softmax", "SquaredLoss", "SqueezeExcitation",
-           "TverskyLoss", "UpConv", "UpConvMerge", "ValueNode", "VariableParam", "VariableWeight", "computations",
-           "graphmanager", "graphutils", "initweights", "loss", "model", "model_manager", "neural", "node_basic",
-           "optimiser", "split", "variables", "various"]
+__all__ = ["GRU", "LSTM", "AbsLoss", "Activation", "Add", "Affinities", "AffinityLoss", "AggregateLoss", "ApplyFunc",
+           "AutoMerge", "BetaNLL", "BinaryNLL", "BlockedMultinoulliNLL", "BoundaryLoss", "Concat", "ConstantParam", "Conv",
+           "Crop", "DiceCELoss", "DiceLoss", "Dot", "Errors", "EuclideanDistance", "FocalLoss", "FragmentsToDense",
+           "FromTensor", "GaussianNLL", "GroupNorm", "InitialState_like", "Input", "Input_like", "InstanceNorm",
+           "LayerNorm", "LovaszSoftmax", "MultMerge", "MultinoulliNLL", "Node", "OneHot", "Pad", "Perceptron", "Pool",
+           "RampLoss", "Reshape", "ResidualAdd", "SignedDistance", "SobelizedLoss", "Softmax", "SquaredLoss",
+           "SqueezeExcitation", "TverskyLoss", "UpConv", "UpConvMerge", "ValueNode", "VariableParam", "VariableWeight",
+           "computations", "graphmanager", "graphutils", "initweights", "loss", "model", "model_manager", "neural",
+           "node_basic", "optimiser", "split", "variables", "various"]

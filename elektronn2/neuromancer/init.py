@@ -85,6 +85,21 @@ def weight_init(name, gain, where):
     return {"scale": "glorot", "mode": "normal", **known[name]}
 
 
+def bias_init(activation_func, start=1.0):
+    """Arguments of :func:`initweights` for the bias of a layer, by its activation; ``start``: of relu, prelu, maxout.
+
+    >>> bias_init('relu', 0.25)
+    {'mode': 'const', 'scale': 0.25}
+    """
+    if activation_func == "prelu":
+        return dict(mode="prelu", scale=start)
+    if activation_func == "relu" or activation_func.startswith("maxout"):
+        return dict(mode="const", scale=start)
+    if activation_func == "sigmoid":
+        return dict(mode="const", scale=0.5)
+    return dict(mode="fix-uni", scale=1e-6)
+
+
 def _orthogonal(shape, n_out, width, rng):
     """Right singular vectors of an (n_out, rest) Gaussian, each row scaled to standard deviation ``width``."""
     rest = int(np.prod(shape)) // n_out

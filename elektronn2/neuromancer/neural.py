@@ -11,15 +11,16 @@ import numpy as np
 
 from elektronn2.config import config
 from elektronn2.neuromancer import computations as C
-from elektronn2.neuromancer.init import weight_init
+from elektronn2.neuromancer.init import bias_init, weight_init
 from elektronn2.neuromancer.node_basic import Add, Concat, Node
+from elektronn2.neuromancer.recurrent import GRU, LSTM
 from elektronn2.neuromancer.resampling import Crop, FragmentsToDense, Pad, Pool, check_mfp, pooled, spatial_layout
 from elektronn2.neuromancer.shape import TaggedShape
 from elektronn2.utils.cnncalculator import conv_size
 from elektronn2.utils.validate import as_tuple
 
-__all__ = ["AutoMerge", "Conv", "Crop", "Dot", "FragmentsToDense", "NeuralLayer", "Pad", "Perceptron", "Pool", "UpConv",
-           "UpConvMerge"]
+__all__ = ["GRU", "LSTM", "AutoMerge", "Conv", "Crop", "Dot", "FragmentsToDense", "NeuralLayer", "Pad", "Perceptron",
+           "Pool", "UpConv", "UpConvMerge"]
 
 logger = logging.getLogger("elektronn2log")
 
@@ -59,17 +60,8 @@ class NeuralLayer(Node):
             init = weight_init(w, C.he_gain(self.activation_func) * self._growth, f"{type(self).__name__} {self.name!r}")
             w = None
         self.make_param("w", w, w_shape, dict(init, pool=pool, spatial_axes=spatial))
-        if self.activation_func == "prelu":
-            shape, init = (self.n_f, 2), dict(mode="prelu", scale=start)
-        else:
-            shape = (self.n_f,)
-            if self.activation_func == "relu" or self._maxout > 1:
-                init = dict(mode="const", scale=start)
-            elif self.activation_func == "sigmoid":
-                init = dict(mode="const", scale=0.5)
-            else:
-                init = dict(mode="fix-uni", scale=1e-6)
-        self.make_param("b", b, shape, init, apply_reg=False)
+        shape = (self.n_f, 2) if self.activation_func == "prelu" else (self.n_f,)
+        self.make_param("b", b, shape, bias_init(self.activation_func, start), apply_reg=False)
         self._make_bn_params(gamma, mean, std)
         if self._initial_dropout:
             self._untrained("dropout_rate", self._initial_dropout, ())

@@ -32,7 +32,7 @@ class VariableParam:
         self.apply_train = bool(apply_train)
         self.apply_reg = apply_reg
         self._updates = None
-        array = np.array(value, dtype=dtype or config.floatX)
+        array = np.array(value, dtype=dtype or config.floatX, order="C")
         self.tensor = torch.nn.Parameter(torch.from_numpy(array), requires_grad=self.apply_train)
 
     @property

@@ -17,7 +17,7 @@ from elektronn2.neuromancer.node import Node, NodeType
 from elektronn2.neuromancer.registry import NODES
 
 CLASSES = {k: c for k, c in NODES.items() if c.__module__.startswith("elektronn2.")}
-BASES = {"Node", "NeuralLayer", "_ClassLoss", "_Norm"}  # what the others inherit from; they compute nothing of their own
+BASES = {"Node", "NeuralLayer", "_Cell", "_ClassLoss", "_Norm"}  # inherited from; compute nothing of their own
 
 QUIET = dict(print_repr=False)
 RNG = np.random.default_rng(3)
@@ -137,6 +137,14 @@ SAMPLES = {
         lambda b: nm.Conv(image(b), 3, 2, batch_normalisation="fadeout", gradnet_mode=True, **QUIET),
         lambda b: nm.Conv(image(b), 3, 2, w=[RNG.normal(size=(3, 2, 2, 2)), "const"], **QUIET),
         shared],
+    "GRU": [
+        lambda b: nm.GRU(vector(b), vector(b, 3), 3, **QUIET),
+        lambda b: nm.GRU(image(b), nm.Input((1, 3, 1, 7), "b,f,x,y", **QUIET), 3, "prelu", **QUIET),
+        lambda b: nm.GRU(vector(b), vector(b, 2), 2, "maxout 2", w=[np.ones((6, 8)), "const"], b=np.arange(8), **QUIET)],
+    "LSTM": [
+        lambda b: nm.LSTM(vector(b), vector(b, 6), 3, **QUIET),
+        lambda b: nm.LSTM(image(b), image(b, 4), 2, "prelu", **QUIET),
+        lambda b: nm.LSTM(vector(b), nm.LSTM(vector(b), vector(b), 2, name="first", **QUIET), 2, "maxout 2", **QUIET)],
     "Pool": [
         lambda b: nm.Pool(image(b, sizes=(6, 9)), (2, 3), **QUIET),
         lambda b: nm.Pool(image(b, sizes=(7, 9)), 3, stride=(2, 1), mode="average", **QUIET),
@@ -494,6 +502,19 @@ INVALID = {  # arguments that each class must refuse: (error, what the message n
              (ValueError, "filter", lambda: nm.Conv(image(1), 2, (1, 2, 3), **QUIET)),
              (ValueError, "batch size 1", lambda: nm.Conv(image(2), 2, 2, (2, 1), mfp=True, **QUIET)),
              (NotImplementedError, "b, f and", lambda: nm.Conv(vector(1), 2, 1, **QUIET))],
+    "GRU": [(ValueError, "memory of 3 features, 'input1'", lambda: nm.GRU(vector(1), vector(1), 3, **QUIET)),
+            (ValueError, "with Scan", lambda: nm.GRU(nm.Input((2, 1, 3), "r,b,f", **QUIET), vector(1), 4, **QUIET)),
+            (ValueError, "the same axes", lambda: nm.GRU(image(1), vector(1), 4, **QUIET)),
+            (ValueError, "cannot be stretched", lambda: nm.GRU(image(1), image(1, 3, (6, 2)), 3, **QUIET)),
+            (ValueError, "cannot be stretched", lambda: nm.GRU(vector(1), vector(2), 4, **QUIET)),
+            (ValueError, "n_f", lambda: nm.GRU(vector(1), vector(1), 0, **QUIET)),
+            (ValueError, "'b'", lambda: nm.GRU(vector(1), vector(1), 4, b=np.ones(4), **QUIET)),
+            (TypeError, "must be a node", lambda: nm.GRU(vector(1), None, 4, **QUIET)),
+            *[(NotImplementedError, next(iter(k)), lambda k=k: nm.GRU(vector(1), vector(1), 4, **k, **QUIET)) for k in (
+                dict(flatten=True), dict(batch_normalisation="train"), dict(dropout_rate=0.5), dict(gamma=np.ones(4)),
+                dict(mean=0), dict(std=np.ones(4)), dict(gradnet_mode=True))]],
+    "LSTM": [(ValueError, "memory of 8 features, 'input1'", lambda: nm.LSTM(vector(1), vector(1), 4, **QUIET)),
+             (NotImplementedError, "dropout_rate", lambda: nm.LSTM(vector(1), vector(1), 2, dropout_rate=0.1, **QUIET))],
     "Pool": [(ValueError, "axis 'y'", lambda: nm.Pool(image(1), 2, **QUIET)),
              (ValueError, "mode", lambda: nm.Pool(image(1), 1, mode="min", **QUIET))],
     "UpConv": [(ValueError, "max-fragment", lambda: nm.UpConv(fragments(), 2, 2, **QUIET))],
