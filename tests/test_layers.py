@@ -13,8 +13,9 @@ variables utils.gpu loss_functions
 function
 dense
 node optimiser serialize
-node_basic
-class_loss recurrent resampling
+node_basic loss_checks
+class_loss number_loss distance_loss recurrent resampling
+overlap_loss affinity_loss
 neural loss various graphutils graphmanager
 normalisation residual
 rebuild

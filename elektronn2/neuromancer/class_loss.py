@@ -1,92 +1,24 @@
-"""Class probabilities, the classes chosen by them, and the losses that they are trained with."""
+"""Class probabilities, the classes chosen by them, and the likelihoods that they are trained with."""
 
-import numpy as np
-
+from elektronn2.config import config
 from elektronn2.neuromancer import computations as C
 from elektronn2.neuromancer import loss_functions as L
-from elektronn2.neuromancer.node_basic import Node
-from elektronn2.neuromancer.shape import TaggedShape
-
-SCALAR = TaggedShape((1,), "f")
-
-
-# -- checks -------------------------------------------------------------------------------------------
-def what(node):
-    """How errors call a node: class and name."""
-    return f"{type(node).__name__} {node.name!r}"
-
-
-def feature_axis(node, parent):
-    """Index of axis f of a parent. ValueError naming both nodes if there is none."""
-    if not parent.shape.hastag("f"):
-        raise ValueError(f"{what(node)}: {parent.name!r} has shape {parent.shape}, an axis f is needed.")
-    return parent.shape.tag2index("f")
-
-
-def differ(shape, sizes):
-    """Whether any two known sizes differ."""
-    return len(shape) != len(sizes) or any(n is not None and m is not None and n != m for n, m in zip(shape, sizes))
-
-
-def check_target(node, pred, target, f=None, hint=""):
-    """The target must have the axes of ``pred``, with ``f`` features (None: as many)."""
-    wanted = pred.shape if f is None else pred.shape.updateshape("f", f)
-    if wanted.tags != target.shape.tags or differ(wanted, target.shape):
-        raise ValueError(f"{what(node)}: {target.name!r} has shape {target.shape}, needed is {wanted} to go with "
-                         f"{pred.name!r}. {hint}".rstrip())
-
-
-def check_sizes(node, argument, given, wanted):
-    """A node given as ``argument`` must have the sizes ``wanted`` (None: any)."""
-    if isinstance(given, Node) and differ(given.shape, wanted):
-        raise ValueError(f"{what(node)}: {argument} {given.name!r} has shape {given.shape}, needed are sizes "
-                         f"{tuple(wanted)}.")
-
-
-def checked_ids(node, target, n_class):
-    """Expression of the ids of ``target``; ids from ``n_class`` on are a ValueError when it is computed."""
-    return L.checked_ids(target.output, n_class, f"{what(node)}: {target.name!r}")
-
-
-def weight_class(node, class_weights, n, per):
-    """Make the parameter ``class_weights`` of ``n`` values, one per ``per``, unless they are a node, or None."""
-    check_sizes(node, "class_weights", class_weights, [n])
-    node.class_weights = class_weights
-    if class_weights is None or isinstance(class_weights, Node):
-        return
-    value = np.asarray(class_weights, float)
-    if value.shape != (n,):
-        raise ValueError(f"{what(node)}: class_weights needs {n} values, one per {per}, got {class_weights!r}.")
-    node.make_param("class_weights", value, (n,), None, apply_train=False, apply_reg=False)
-
-
-def weighting_nodes(where, **given):
-    """Those of the arguments that are nodes; they may also be None, and class_weights values. TypeError for others."""
-    for name, value in given.items():
-        if value is not None and not isinstance(value, Node) and name != "class_weights":
-            raise TypeError(f"{where}: {name} must be a node or None, got {value!r}.")
-    return [value for value in given.values() if isinstance(value, Node)]
-
-
-def expression(given):
-    """What stands for a node in expressions; parameters and None stand for themselves."""
-    return given.output if isinstance(given, Node) else given
-
-
-def not_negative(node, **argument):
-    """The value of an argument, if it is a number from 0 on."""
-    (name, value), = argument.items()
-    if not value >= 0:
-        raise ValueError(f"{what(node)}: {name} must not be negative, got {value!r}.")
-    return value
-
-
-def positive(node, **argument):
-    """The value of an argument, if it is a number above 0."""
-    (name, value), = argument.items()
-    if not value > 0:
-        raise ValueError(f"{what(node)}: {name} must be positive, got {value!r}.")
-    return value
+from elektronn2.neuromancer.loss_checks import (
+    SCALAR,
+    SPARSE,
+    check_ids_node,
+    check_n_class,
+    check_sizes,
+    check_target,
+    checked_ids,
+    expression,
+    feature_axis,
+    not_negative,
+    weight_class,
+    weighting_nodes,
+    what,
+)
+from elektronn2.neuromancer.node import Node
 
 
 def counts(node, f, n_class, n_indep):
@@ -100,7 +32,6 @@ def counts(node, f, n_class, n_indep):
     return n_class, n_indep
 
 
-# -- probabilities and classes --------------------------------------------------------------------------
 class Softmax(Node):
     """Softmax over the features, separately in ``n_indep`` consecutive blocks of ``n_class``.
 
@@ -157,9 +88,6 @@ class Classification(Node):
         self.shape = self.parent.shape.updateshape("f", self.n_indep)
 
 
-SPARSE = "Sparse targets hold class ids: use override_f=1."
-
-
 class _Errors(Node):
     """Share of labelled elements with the wrong class. Inputs (b, n_indep, *L) and target, output (1,)."""
 
@@ -193,7 +121,34 @@ def Errors(pred, target, target_is_sparse=False, n_class="auto", n_indep="auto",
     return _Errors(cls, target, target_is_sparse, name=name, print_repr=print_repr)
 
 
-# -- losses ---------------------------------------------------------------------------------------------
+class OneHot(Node):
+    """Class ids as vectors: 1 at the place of the id, 0 elsewhere; all 0 for negative ids.
+
+    Input (b, 1, *L), output (b, n_class, *L) floating point; ``axis``: the letter of another axis of size 1.
+    ValueError if that axis has another size, or (when computed) for ids from n_class on.
+
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> t = nm.Input((3, 1), 'b,f', dtype='int16', print_repr=False)
+    >>> nm.OneHot(t, 2, print_repr=False)([[1], [0], [-1]])
+    array([[0., 1.],
+           [1., 0.],
+           [0., 0.]], dtype=float32)
+    """
+
+    def __init__(self, target, n_class, axis="f", name="onehot", print_repr=True):
+        super().__init__(target, name, print_repr)
+        self.n_class = check_n_class(self, n_class)
+        self.axis = check_ids_node(self, target, axis)
+
+    def _make_output(self):
+        ids = checked_ids(self, self.parents[0], self.n_class)
+        self.output = L.one_hot(ids, self.n_class, self.axis, config.floatX)
+
+    def _calc_shape(self):
+        self.shape = self.parents[0].shape.updateshape(self.axis, self.n_class)
+
+
 class _ClassLoss(Node):
     """What the losses of class probabilities have in common: target, weights and masks.
 
@@ -278,6 +233,7 @@ class BlockedMultinoulliNLL(MultinoulliNLL):
     (0 to 1) times the largest of these. Inputs (b, n_indep * n_class, *L) and target, output (b, 1, *L); everything
     else as in :class:`MultinoulliNLL`, but (when computed) an id of n_class or above is a ValueError.
 
+    >>> import numpy as np
     >>> from elektronn2 import neuromancer as nm
     >>> m = nm.model_manager.newmodel(None)
     >>> p = nm.Softmax(nm.Input((1, 3), 'b,f', print_repr=False), print_repr=False)
@@ -314,6 +270,7 @@ class FocalLoss(MultinoulliNLL):
 
     Lin et al. 2017, Focal loss for dense object detection, https://arxiv.org/abs/1708.02002
 
+    >>> import numpy as np
     >>> from elektronn2 import neuromancer as nm
     >>> m = nm.model_manager.newmodel(None)
     >>> p = nm.Softmax(nm.Input((1, 2, 3), 'b,f,x', print_repr=False), print_repr=False)
@@ -334,147 +291,3 @@ class FocalLoss(MultinoulliNLL):
 
     def _make_output(self):
         self.output = L.multinoulli_nll(**self._terms(), gamma=self.gamma)
-
-
-class TverskyLoss(_ClassLoss):
-    """Overlap of the predicted with the true regions, with separate weights of false positives and false negatives.
-
-    out = mean over classes of (1 - T) ** gamma, T = (tp + smooth) / (tp + alpha * fp + beta * fn + smooth)
-
-    with tp = sum(p * t), fp = sum(p * (1 - t)) and fn = sum((1 - p) * t) over all labelled elements of the batch.
-    Inputs (b, n_indep * n_class, *L) and target, output (1,).
-
-    ``pred``, ``target``, ``target_is_sparse``: as in :class:`MultinoulliNLL`. ``alpha``, ``beta``: more beta for fewer
-    misses; 0.5 each is the Dice loss, 1 each the Jaccard (IoU) loss. ``gamma``: exponent; below 1 it stresses classes
-    that are predicted well, above 1 the others. ``smooth``: what empty classes have as overlap. ``class_weights``:
-    list, array or node (f,), weights of the mean over classes; 0 leaves one out. ``example_weights``: node (b, *L),
-    weights of the elements in the sums. ``mask_class_labeled``, ``mask_class_not_present``: nodes (b, f); elements of
-    a class with 0 in the first are unlabelled, and in the second 1 says that the class is absent also where
-    elements are unlabelled. ValueError for negative numbers, shapes that do not fit, and (when computed) an id of
-    n_class or above.
-
-    Salehi et al. 2017, https://arxiv.org/abs/1706.05721; gamma: Abraham and Khan 2019, https://arxiv.org/abs/1810.07842
-
-    >>> from elektronn2 import neuromancer as nm
-    >>> m = nm.model_manager.newmodel(None)
-    >>> p = nm.Softmax(nm.Input((1, 2, 4), 'b,f,x', print_repr=False), print_repr=False)
-    >>> t = nm.Input_like(p, 'int16', override_f=1, print_repr=False)
-    >>> loss = nm.TverskyLoss(p, t, target_is_sparse=True, alpha=0.3, beta=0.7, print_repr=False)
-    >>> loss(np.zeros((1, 2, 4), 'float32'), [[[0, 0, 1, -1]]]).round(2)
-    array([0.51], dtype=float32)
-    """
-
-    def __init__(self, pred, target, target_is_sparse=False, alpha=0.5, beta=0.5, gamma=1.0, smooth=L.EPS,
-                 class_weights=None, example_weights=None, mask_class_labeled=None, mask_class_not_present=None,
-                 name="tversky", print_repr=True):
-        super().__init__(pred, target, target_is_sparse, class_weights, example_weights, mask_class_labeled,
-                         mask_class_not_present, name, print_repr)
-        self.alpha, self.beta = not_negative(self, alpha=alpha), not_negative(self, beta=beta)
-        self.gamma, self.smooth = positive(self, gamma=gamma), positive(self, smooth=smooth)
-
-    def _make_output(self):
-        self.output = L.tversky(**self._terms(), alpha=self.alpha, beta=self.beta, gamma=self.gamma, smooth=self.smooth)
-
-    def _calc_shape(self):
-        self.shape = SCALAR
-
-
-class DiceLoss(_ClassLoss):
-    """One minus the Dice overlap of the predicted with the true regions, mean over classes.
-
-    out = mean over classes of 1 - (2 * sum(p * t) + smooth) / (sum(p) + sum(t) + smooth)
-
-    The sums run over all labelled elements of the batch, so that a class need not occur in every example. Inputs
-    (b, n_indep * n_class, *L) and target, output (1,). All arguments as in :class:`TverskyLoss`.
-
-    Milletari et al. 2016 (V-Net), https://arxiv.org/abs/1606.04797, there with squares in the denominator; this form:
-    Drozdzal et al. 2016, https://arxiv.org/abs/1608.04117
-
-    >>> from elektronn2 import neuromancer as nm
-    >>> m = nm.model_manager.newmodel(None)
-    >>> p = nm.Softmax(nm.Input((1, 2, 4), 'b,f,x', print_repr=False), print_repr=False)
-    >>> t = nm.Input_like(p, 'int16', override_f=1, print_repr=False)
-    >>> loss = nm.DiceLoss(p, t, target_is_sparse=True, class_weights=[0, 1], print_repr=False)
-    >>> loss(np.zeros((1, 2, 4), 'float32'), [[[0, 0, 1, -1]]]).round(2)  # 1 - 2 * 0.5 / (1.5 + 1)
-    array([0.6], dtype=float32)
-    """
-
-    def __init__(self, pred, target, target_is_sparse=False, smooth=L.EPS, class_weights=None, example_weights=None,
-                 mask_class_labeled=None, mask_class_not_present=None, name="dice", print_repr=True):
-        super().__init__(pred, target, target_is_sparse, class_weights, example_weights, mask_class_labeled,
-                         mask_class_not_present, name, print_repr)
-        self.smooth = positive(self, smooth=smooth)
-
-    def _make_output(self):
-        self.output = L.tversky(**self._terms(), smooth=self.smooth / 2)  # both of its terms are half of ours
-
-    def _calc_shape(self):
-        self.shape = SCALAR
-
-
-class DiceCELoss(DiceLoss):
-    """Cross-entropy plus Dice loss: ce_weight * mean(MultinoulliNLL) + dice_weight * DiceLoss.
-
-    Inputs (b, n_indep * n_class, *L) and target, output (1,). Weights and masks act on both; all other arguments as in
-    :class:`DiceLoss`. ValueError for negative weights.
-
-    Isensee et al. 2021 (nnU-Net), https://doi.org/10.1038/s41592-020-01008-z
-
-    >>> from elektronn2 import neuromancer as nm
-    >>> m = nm.model_manager.newmodel(None)
-    >>> p = nm.Softmax(nm.Input((1, 2, 4), 'b,f,x', print_repr=False), print_repr=False)
-    >>> t = nm.Input_like(p, 'int16', override_f=1, print_repr=False)
-    >>> loss = nm.DiceCELoss(p, t, target_is_sparse=True, print_repr=False)
-    >>> loss(np.zeros((1, 2, 4), 'float32'), [[[0, 0, 1, -1]]]).round(2)  # ln(2) + (3/7 + 0.6) / 2
-    array([1.21], dtype=float32)
-    """
-
-    def __init__(self, pred, target, target_is_sparse=False, ce_weight=1.0, dice_weight=1.0, smooth=L.EPS,
-                 class_weights=None, example_weights=None, mask_class_labeled=None, mask_class_not_present=None,
-                 name="dice_ce", print_repr=True):
-        super().__init__(pred, target, target_is_sparse, smooth, class_weights, example_weights, mask_class_labeled,
-                         mask_class_not_present, name, print_repr)
-        self.ce_weight = not_negative(self, ce_weight=ce_weight)
-        self.dice_weight = not_negative(self, dice_weight=dice_weight)
-
-    def _make_output(self):
-        super()._make_output()
-        nll = L.multinoulli_nll(**self._terms())
-        self.output = self.ce_weight * nll.mean() + self.dice_weight * self.output
-
-
-class LovaszSoftmax(_ClassLoss):
-    """The Jaccard (IoU) loss, continued to probabilities such that it can be trained on (Lovász extension).
-
-    For each class, the errors m = abs(t - p) of all labelled elements of the batch are sorted from large to small, and
-    out = sum_i m_i * (J_i - J_(i-1)), where J_i is one minus the Jaccard index that results if the i elements with the
-    largest errors are wrong; then the mean over the classes that occur. Inputs (b, n_indep * n_class, *L) and target,
-    output (1,): 0 if nothing is labelled.
-
-    ``pred``, ``target``, ``target_is_sparse``: as in :class:`MultinoulliNLL`. ``class_weights``: list, array or node
-    (f,), weights of the mean over classes. ``example_weights``: node (b, *L), weights of the elements in the Jaccard
-    index. ``mask_class_labeled``, ``mask_class_not_present``: nodes (b, f); elements of a class with 0 in the first
-    are unlabelled, and a class with 1 in the second counts although it does not occur.
-
-    Berman et al. 2018, The Lovász-Softmax loss, https://arxiv.org/abs/1705.08790
-
-    >>> from elektronn2 import neuromancer as nm
-    >>> m = nm.model_manager.newmodel(None)
-    >>> p = nm.Softmax(nm.Input((1, 2, 3), 'b,f,x', print_repr=False), print_repr=False)
-    >>> t = nm.Input_like(p, 'int16', override_f=1, print_repr=False)
-    >>> loss = nm.LovaszSoftmax(p, t, target_is_sparse=True, print_repr=False)
-    >>> x = np.array([[[9, 9, 0], [-9, -9, 0]]], 'float32')
-    >>> loss(x, [[[0, 1, -1]]]).round(2)  # class 0 has IoU 1/2, class 1 has 0
-    array([0.75], dtype=float32)
-    """
-
-    def __init__(self, pred, target, target_is_sparse=False, class_weights=None, example_weights=None,
-                 mask_class_labeled=None, mask_class_not_present=None, name="lovasz", print_repr=True):
-        super().__init__(pred, target, target_is_sparse, class_weights, example_weights, mask_class_labeled,
-                         mask_class_not_present, name, print_repr)
-
-    def _make_output(self):
-        self.output = L.lovasz_softmax(**self._terms())
-
-    def _calc_shape(self):
-        self.shape = SCALAR

@@ -12,8 +12,9 @@ import torch
 
 from elektronn2 import neuromancer as nm
 from elektronn2.neuromancer import serialize
-from elektronn2.neuromancer.loss import Classification, _Errors, _Sobel
+from elektronn2.neuromancer.loss import Classification, _Errors
 from elektronn2.neuromancer.node import Node, NodeType
+from elektronn2.neuromancer.number_loss import _Sobel
 from elektronn2.neuromancer.registry import NODES
 
 CLASSES = {k: c for k, c in NODES.items() if c.__module__.startswith("elektronn2.")}
