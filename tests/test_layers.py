@@ -18,7 +18,7 @@ class_loss number_loss distance_loss recurrent resampling
 overlap_loss affinity_loss
 neural loss various graphutils graphmanager
 normalisation residual
-rebuild
+rebuild networks
 model
 neuromancer
 training
