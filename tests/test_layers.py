@@ -10,7 +10,7 @@ LAYERS = """
 utils errors
 config malis data graph computations init shape registry manager expression
 variables utils.gpu loss_functions
-function
+function averaging
 dense
 node optimiser serialize
 node_basic loss_checks
