@@ -15,8 +15,8 @@ dense
 node optimiser serialize
 node_basic loss_checks
 class_loss number_loss distance_loss recurrent resampling
-overlap_loss affinity_loss
-neural loss various graphutils graphmanager
+overlap_loss affinity_loss various
+neural loss graphutils graphmanager
 normalisation residual
 rebuild networks
 model

@@ -56,10 +56,11 @@ from elektronn2.neuromancer.normalisation import GroupNorm, InstanceNorm, LayerN
 from elektronn2.neuromancer.resampling import Crop, FragmentsToDense, Pad, Pool
 from elektronn2.neuromancer.residual import Activation, ResidualAdd, SqueezeExcitation
 from elektronn2.neuromancer.variables import ConstantParam, VariableParam, VariableWeight, initweights
-from elektronn2.neuromancer.various import Reshape
+from elektronn2.neuromancer.various import LRN, FaithlessMerge, GaussianAEVBPrior, GaussianRV, Reshape
 
 __all__ = [
                                     "GRU",
+                                    "LRN",
                                     "LSTM",
                                     "AbsLoss",
                                     "Activation",
@@ -82,10 +83,13 @@ __all__ = [
                                     "Dot",
                                     "Errors",
                                     "EuclideanDistance",
+                                    "FaithlessMerge",
                                     "FocalLoss",
                                     "FragmentsToDense",
                                     "FromTensor",
+                                    "GaussianAEVBPrior",
                                     "GaussianNLL",
+                                    "GaussianRV",
                                     "GroupNorm",
                                     "InitialState_like",
                                     "Input",

@@ -16,11 +16,12 @@ from elektronn2.neuromancer.node_basic import Add, Concat, Node
 from elektronn2.neuromancer.recurrent import GRU, LSTM
 from elektronn2.neuromancer.resampling import Crop, FragmentsToDense, Pad, Pool, check_mfp, pooled, spatial_layout
 from elektronn2.neuromancer.shape import TaggedShape
+from elektronn2.neuromancer.various import LRN, FaithlessMerge
 from elektronn2.utils.cnncalculator import conv_size
 from elektronn2.utils.validate import as_tuple
 
-__all__ = ["GRU", "LSTM", "AutoMerge", "Conv", "Crop", "Dot", "FragmentsToDense", "NeuralLayer", "Pad", "Perceptron",
-           "Pool", "UpConv", "UpConvMerge"]
+__all__ = ["GRU", "LRN", "LSTM", "AutoMerge", "Conv", "Crop", "Dot", "FaithlessMerge", "FragmentsToDense", "NeuralLayer",
+           "Pad", "Perceptron", "Pool", "UpConv", "UpConvMerge"]
 
 logger = logging.getLogger("elektronn2log")
 
