@@ -9,16 +9,21 @@ EPS = 1e-5
 
 
 # -- convolution and pooling ----------------------------------------------------------------------------
-def naive_conv(x, w, b=None, mode="valid"):
-    """Cross-correlation with ``w`` (n_f, f, *k), at every position; 'same' and 'full' pad with zeros."""
-    k = w.shape[2:]
-    margin = {"valid": [0] * len(k), "same": [(n - 1) // 2 for n in k], "full": [n - 1 for n in k]}[mode]
-    x = naive_pad(x, margin)
-    out = np.zeros((len(x), len(w), *np.subtract(x.shape[2:], k) + 1), x.dtype)
+def naive_conv(x, w, b=None, mode="valid", stride=None, dilation=None, groups=1):
+    """Cross-correlation with ``w`` (n_f, f / groups, *k), at every ``stride``-th position, the taps ``dilation`` apart;
+    'same' and 'full' pad with zeros."""
+    k, n_in = w.shape[2:], w.shape[1]
+    stride, dilation = stride or [1] * len(k), dilation or [1] * len(k)
+    extent = [(n - 1) * d for n, d in zip(k, dilation)]
+    x = naive_pad(x, {"valid": [0] * len(k), "same": [e // 2 for e in extent], "full": extent}[mode])
+    sizes = [(n - e - 1) // t + 1 for n, e, t in zip(x.shape[2:], extent, stride)]
+    out = np.zeros((len(x), len(w), *sizes), x.dtype)
     for position in np.ndindex(out.shape[2:]):
-        window = tuple(slice(p, p + n) for p, n in zip(position, k))
+        window = tuple(slice(p * t, p * t + e + 1, d) for p, t, e, d in zip(position, stride, extent, dilation))
         for i, o in np.ndindex(out.shape[:2]):
-            out[(i, o, *position)] = (x[(i, slice(None), *window)] * w[o]).sum() + (0 if b is None else b[o])
+            group = o // (len(w) // groups)
+            features = slice(group * n_in, (group + 1) * n_in)
+            out[(i, o, *position)] = (x[(i, features, *window)] * w[o]).sum() + (0 if b is None else b[o])
     return out
 
 
@@ -55,16 +60,36 @@ def naive_fragments2dense(x, offsets, strides):
     return dense
 
 
-def naive_upconv(x, w, b=None):
-    """y[o, p*i + k] = sum_c x[c, i] w[o, c, k] + b[o], for w (n_f, f, *p)."""
-    p = w.shape[2:]
-    out = np.zeros((len(x), len(w), *np.multiply(x.shape[2:], p)), x.dtype)
+def naive_upconv(x, w, b=None, factor=None, crop=None):
+    """y[o, p*i + k] = sum over i and c of x[c, i] w[o, c, k], + b[o], for w (n_f, f, *k); p: ``factor``, default the
+    kernel size. Without ``crop`` voxels at both ends."""
+    k = w.shape[2:]
+    p = k if factor is None else factor
+    out = np.zeros((len(x), len(w), *[(n - 1) * s + m for n, s, m in zip(x.shape[2:], p, k)]), x.dtype)
     for i in np.ndindex(x.shape[2:]):
-        for k in np.ndindex(p):
-            target = np.multiply(i, p) + k
+        for tap in np.ndindex(k):
+            target = np.multiply(i, p) + tap
             for n, o in np.ndindex(out.shape[:2]):
-                out[(n, o, *target)] = (x[(n, slice(None), *i)] * w[(o, slice(None), *k)]).sum()
+                out[(n, o, *target)] += (x[(n, slice(None), *i)] * w[(o, slice(None), *tap)]).sum()
+    out = out if crop is None else naive_crop(out, crop)
     return out if b is None else out + along(b, out)
+
+
+def naive_upsample(x, factor, mode):
+    """Output voxel j sits on input position (j + 1/2) / p - 1/2: the nearest voxel, or the two neighbours weighted by
+    their distance; voxels beyond the border are those at the border. One axis after the other."""
+    for axis, p in enumerate(factor, start=2):
+        n, parts = x.shape[axis], []
+        for j in range(n * p):
+            position = (j + 0.5) / p - 0.5
+            if mode == "nearest":
+                parts.append(np.take(x, round(position - 1e-9 * (position % 1 > 0.5)), axis))
+            else:
+                low = int(np.floor(position))
+                a, b = (np.take(x, min(max(i, 0), n - 1), axis) for i in (low, low + 1))
+                parts.append(a * (low + 1 - position) + b * (position - low))
+        x = np.stack(parts, axis)
+    return x
 
 
 def naive_crop(x, n, axes=None):

@@ -55,19 +55,22 @@ _CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_trans
 
 
 @op
-def conv(x, w, b=None, border_mode="valid"):
-    """Convolution of ``x`` (b, f, *L) with ``w`` (n_f, f, *k) and bias ``b`` (n_f,), without flipping.
+def conv(x, w, b=None, border_mode="valid", stride=None, dilation=None, groups=1):
+    """Convolution of ``x`` (b, f, *L) with ``w`` (n_f, f / groups, *k) and bias ``b`` (n_f,), without flipping.
 
-    ``border_mode``: 'valid'; 'same' (zero padding k//2, odd kernels); 'full' (zero padding k-1).
+    ``border_mode``: 'valid'; 'same' (zero padding of dilation * k//2, odd kernels); 'full' (dilation * (k-1)).
+    ``stride``, ``dilation``: one number per spatial axis, default 1.
     """
     k = w.shape[2:]
-    pad = {"valid": [0] * len(k), "same": [n // 2 for n in k], "full": [n - 1 for n in k]}[border_mode]
+    stride, dilation = stride or (1,) * len(k), dilation or (1,) * len(k)
+    pad = {"valid": [0] * len(k), "same": [n // 2 * d for n, d in zip(k, dilation)],
+           "full": [(n - 1) * d for n, d in zip(k, dilation)]}[border_mode]
     if x.shape[1] == 1 and k[-1] > 1 and not x.requires_grad and x.device.type == "cpu":
-        return _conv_one_channel(x, w, b, pad)
-    return _conv(x, w, b, pad)
+        return _conv_one_channel(x, w, b, pad, stride, dilation)
+    return _conv(x, w, b, pad, stride, dilation, groups)
 
 
-def _conv(x, w, b, pad):
+def _conv(x, w, b, pad, stride, dilation, groups=1):
     """PyTorch takes its slow 3-D kernels on the processor where batch, features and the first two spatial axes are small,
     whatever the last one is; with few features it pays to put that one first."""
     if x.ndim == 5 and x.device.type == "cpu" and x.dtype == torch.float32 and x.shape[1] <= 32:
@@ -75,23 +78,28 @@ def _conv(x, w, b, pad):
         few = math.prod(x.shape[:4]) <= _SLOW and min(w.shape[-2:]) <= 3
         if few and math.prod(x.shape[:2]) * small * large > _SLOW and z < large:
             x, w = (a.permute(0, 1, 3, 4, 2).contiguous(memory_format=torch.channels_last_3d) for a in (x, w))
-            return F.conv3d(x, w, b, padding=[*pad[1:], pad[0]]).permute(0, 1, 4, 2, 3)
-    return _CONV[w.ndim - 2](x, w, b, padding=pad)
+            pad, stride, dilation = ((*a[1:], a[0]) for a in (pad, stride, dilation))
+            return F.conv3d(x, w, b, stride, pad, dilation, groups).permute(0, 1, 4, 2, 3)
+    return _CONV[w.ndim - 2](x, w, b, stride, pad, dilation, groups)
 
 
-def _conv_one_channel(x, w, b, pad):
+def _conv_one_channel(x, w, b, pad, stride, dilation):
     """The same with the last kernel axis laid out as channels: vector units idle on a single channel."""
     if pad[-1]:
         x = F.pad(x, (pad[-1], pad[-1]))
-    x = x[:, 0].unfold(-1, w.shape[-1], 1).contiguous().movedim(-1, 1)
+    x = x[:, 0].unfold(-1, (w.shape[-1] - 1) * dilation[-1] + 1, stride[-1])[..., ::dilation[-1]]
+    x = x.contiguous().movedim(-1, 1)
     w = w[:, 0].movedim(-1, 1).unsqueeze(-1).contiguous()
-    return _conv(x, w, b, [*pad[:-1], 0])
+    return _conv(x, w, b, [*pad[:-1], 0], (*stride[:-1], 1), (*dilation[:-1], 1))
 
 
 @op
-def upconv(x, w):
-    """Transposed convolution with kernel = stride: y[o, p*i + k] = sum_c x[c, i] w[o, c, k]."""
-    return _CONV_TRANSPOSE[w.ndim - 2](x, w.swapaxes(0, 1), stride=w.shape[2:])
+def upconv(x, w, factor=None, crop=0):
+    """Transposed convolution of ``x`` (b, f, *L) with ``w`` (n_f, f, *k): y[o, p*i + k] += sum_c x[c, i] w[o, c, k].
+
+    ``factor``: p per spatial axis, default the kernel size. ``crop``: voxels left out at both ends.
+    """
+    return _CONV_TRANSPOSE[w.ndim - 2](x, w.swapaxes(0, 1), stride=factor or w.shape[2:], padding=crop)
 
 
 @op
@@ -137,20 +145,22 @@ def pooling(x, pool, stride=None, mode="max"):
 
 
 @op
-def fragmentpool(x, pool, stride=None, mode="max"):
+def fragmentpool(x, pool, stride=None, mode="max", dilation=None):
     """Max-fragment pooling: one fragment per shift, stacked along the batch (shift-major).
 
     ``x`` (b, f, *L) -> (b * prod(stride), f, *(L - pool - stride + 1) // stride + 1). Shifts are in
     row-major order, the last axis fastest; fragment (shift, old batch) is pooling of ``x`` moved by it.
+    ``dilation``: distance of the voxels of a window, default 1; for ``mode`` 'max' only.
 
     Source: Masci et al. 2013, A fast learning algorithm for image segmentation with max-pooling
     convolutional networks.
     """
     stride = pool if stride is None else stride
-    sizes = [(n - p - t + 1) // t + 1 for n, p, t in zip(x.shape[2:], pool, stride)]
+    dilation = dilation or (1,) * len(pool)
+    sizes = [(n - (p - 1) * d - t) // t + 1 for n, p, t, d in zip(x.shape[2:], pool, stride, dilation)]
     if mode == "max":       # maxima at every shift by pairwise maxima, then picked apart
-        for axis, p in enumerate(pool, start=2):
-            x = _sliding_max(x, axis, p)
+        for axis, (p, d) in enumerate(zip(pool, dilation), start=2):
+            x = _sliding_max(x, axis, p, d)
     else:
         x = pooling(x, pool, (1,) * len(pool), mode)
     fragments = [x[(..., *(slice(i, i + (n - 1) * t + 1, t) for i, n, t in zip(shift, sizes, stride)))]
@@ -158,13 +168,13 @@ def fragmentpool(x, pool, stride=None, mode="max"):
     return torch.cat(fragments)
 
 
-def _sliding_max(x, axis, p):
-    """Maximum over windows of ``p`` at every position, with log2(p) passes."""
+def _sliding_max(x, axis, p, dilation=1):
+    """Maximum over windows of ``p``, ``dilation`` apart, at every position, with log2(p) passes."""
     done = 1
     while done < p:
         step = min(done, p - done)
-        n = x.shape[axis] - step
-        x = torch.maximum(x.narrow(axis, 0, n), x.narrow(axis, step, n))
+        n = x.shape[axis] - step * dilation
+        x = torch.maximum(x.narrow(axis, 0, n), x.narrow(axis, step * dilation, n))
         done += step
     return x
 
@@ -203,14 +213,12 @@ def reshape(x, sizes):
 
 
 @op
-def repeat(x, n, axis):
-    """``n`` copies on a new axis."""
-    return x.unsqueeze(axis).repeat_interleave(n, axis)
-
-
-@op
-def upsampling(x, factor):
-    """Each value repeated ``factor`` times along each spatial axis."""
+def upsampling(x, factor, mode="nearest"):
+    """Size L*p per axis. ``mode`` 'nearest': each value repeated; 'linear': interpolated between voxel centres, the
+    border repeated."""
+    if mode == "linear":
+        kind = ("linear", "bilinear", "trilinear")[x.ndim - 3]
+        return F.interpolate(x, scale_factor=tuple(map(float, factor)), mode=kind, align_corners=False)
     for axis, p in enumerate(factor, start=2):
         x = x.repeat_interleave(p, dim=axis)
     return x
@@ -377,33 +385,6 @@ def apply_activation(x, name, b1=None, axis=1):
 def dropout(x, rate):
     """Zero each element with probability ``rate`` and scale the others by 1 / (1 - rate)."""
     return x * (torch.rand_like(x) >= rate) / (1 - rate)
-
-
-@op
-def happens(p):
-    """1 with probability ``p``, else 0, drawn at each call."""
-    return (torch.rand_like(p) < p).to(p.dtype)
-
-
-@op
-def gaussian(mu, log_sig):
-    """A draw from the normal distribution around ``mu`` with standard deviation exp(``log_sig``)."""
-    return mu + torch.exp(log_sig) * torch.randn_like(mu)
-
-
-@op
-def box_mean(x, box):
-    """Mean over ``box`` (odd) around each voxel of ``x`` (b, f, *L), with zeros outside."""
-    widths = [side for n in reversed(box) for side in (n // 2, n // 2)]
-    return _AVG_POOL[len(box)](F.pad(x, widths), tuple(box), (1,) * len(box))
-
-
-@op
-def neighbour_mean(x, n, axis=1):
-    """Mean over ``n`` (odd) neighbours along ``axis``, the first and last of which are repeated beyond the ends."""
-    length = x.shape[axis]
-    index = torch.arange(-(n // 2), length + n // 2, device=x.device).clamp(0, length - 1)
-    return x.index_select(axis, index).unfold(axis, n, 1).mean(-1)
 
 
 @op

@@ -23,14 +23,16 @@ def reseed(seed):
     _rng = np.random.default_rng(seed)
 
 
-def initweights(shape, dtype=None, scale="glorot", mode="normal", pool=None, spatial_axes=None, rng=None, gain=2.0):
+def initweights(shape, dtype=None, scale="glorot", mode="normal", pool=None, spatial_axes=None, rng=None, gain=2.0,
+                groups=1):
     """Array of initial weights.
 
     ``mode`` 'const': all ``scale``; 'prelu': shape (n, 2), ``scale`` and slope 1; 'fix-uni': uniform in (-scale, scale);
     'normal': N(0, W); 'uni': uniform; 'ortho': orthogonal rows of standard deviation W. In the last three ``scale`` is
 
     * 'glorot': W = sqrt(2/S), 'uni' U(-W, W). S = n_in + n_out for a matrix (n_in, n_out), and
-      (n_in + n_out/prod(pool)) * prod(kernel) for a convolution (n_out, n_in, *kernel) with kernel axes ``spatial_axes``;
+      (n_in + n_out/prod(pool)/groups) * prod(kernel) for a convolution (n_out, n_in, *kernel) with kernel axes
+      ``spatial_axes``, n_in of each group;
     * 'he': W = sqrt(gain/N), 'uni' with that standard deviation. N = n_in, or n_in * prod(kernel): the inputs of a sum.
       With ``gain`` 2 signals keep their scale through any number of layers of relu.
 
@@ -61,7 +63,7 @@ def initweights(shape, dtype=None, scale="glorot", mode="normal", pool=None, spa
         spatial = tuple(range(2, len(shape))) if spatial_axes is None else tuple(spatial_axes)
         n_out, n_in = (n for i, n in enumerate(shape) if i not in spatial)
         kernel = np.prod([shape[i] for i in spatial])
-        pooled = np.prod(pool if pool is not None else 1)
+        pooled = groups * np.prod(pool if pool is not None else 1)
     width = np.sqrt(2.0 / ((n_in + n_out / pooled) * kernel) if scale == "glorot" else gain / (n_in * kernel))
     if mode == "normal":
         return rng.normal(0, width, shape).astype(dtype)

@@ -14,16 +14,28 @@ from elektronn2.neuromancer import computations as C
 from elektronn2.neuromancer.init import bias_init, weight_init
 from elektronn2.neuromancer.node_basic import Add, Concat, Node
 from elektronn2.neuromancer.recurrent import GRU, LSTM
-from elektronn2.neuromancer.resampling import Crop, FragmentsToDense, Pad, Pool, check_mfp, pooled, spatial_layout
+from elektronn2.neuromancer.resampling import (
+    UPSAMPLING,
+    Crop,
+    FragmentsToDense,
+    Pad,
+    Pool,
+    Upsample,
+    check_mfp,
+    check_no_fragments,
+    in_fragments,
+    spatial_layout,
+)
 from elektronn2.neuromancer.shape import TaggedShape
-from elektronn2.neuromancer.various import LRN, FaithlessMerge
-from elektronn2.utils.cnncalculator import conv_size
+from elektronn2.utils.cnncalculator import conv_size, upsampled_size
 from elektronn2.utils.validate import as_tuple
 
-__all__ = ["GRU", "LRN", "LSTM", "AutoMerge", "Conv", "Crop", "Dot", "FaithlessMerge", "FragmentsToDense", "NeuralLayer",
-           "Pad", "Perceptron", "Pool", "UpConv", "UpConvMerge"]
+__all__ = ["GRU", "LSTM", "AutoMerge", "Conv", "Crop", "Dot", "FragmentsToDense", "NeuralLayer", "Pad", "Perceptron",
+           "Pool", "UpConv", "UpConvMerge", "Upsample"]
 
 logger = logging.getLogger("elektronn2log")
+
+CONV_MODES = ("valid", "same", "full")
 
 
 class NeuralLayer(Node):
@@ -51,7 +63,15 @@ class NeuralLayer(Node):
             raise ValueError(f"{type(self).__name__} {name!r}: dropout_rate must be in [0, 1), got {dropout_rate!r}.")
         self._initial_dropout = dropout_rate
 
-    def _make_params(self, w_shape, kernel_volume, w, b, gamma, mean, std, gradnet_mode=None, pool=None):
+    def _check_sizes(self, parent):
+        for k, n in enumerate(parent.shape.spatial_shape):
+            try:
+                self._axis_size(k, n)
+            except ValueError as error:
+                raise ValueError(f"{type(self).__name__} {self.name!r} after {parent.name!r} {parent.shape}: "
+                                 f"{error}") from None
+
+    def _make_params(self, w_shape, kernel_volume, w, b, gamma, mean, std, gradnet_mode=None, pool=None, groups=1):
         """w, b and what batch normalisation, dropout and gradnet need."""
         spatial = tuple(range(2, len(w_shape))) or None
         init = dict(scale="glorot", mode="ortho" if config.use_ortho_init else "normal")
@@ -60,7 +80,7 @@ class NeuralLayer(Node):
             start = 0.0 if w == "he" else start
             init = weight_init(w, C.he_gain(self.activation_func) * self._growth, f"{type(self).__name__} {self.name!r}")
             w = None
-        self.make_param("w", w, w_shape, dict(init, pool=pool, spatial_axes=spatial))
+        self.make_param("w", w, w_shape, dict(init, pool=pool, spatial_axes=spatial, groups=groups))
         shape = (self.n_f, 2) if self.activation_func == "prelu" else (self.n_f,)
         self.make_param("b", b, shape, bias_init(self.activation_func, start), apply_reg=False)
         self._make_bn_params(gamma, mean, std)
@@ -185,23 +205,37 @@ Dot = Perceptron
 class Conv(NeuralLayer):
     """Convolution, max-pooling, bias, activation, in 1, 2 or 3 dimensions.
 
-    Input (b, f, *L), w (n_f, f, *filter_shape), applied without flipping; output (b, n_f, *out) with
-    out = (L - filter + 1) / pool ('valid'; 'same' needs odd filters and pads with zeros, 'full' pads by
-    filter - 1). ``mfp``: max-fragment pooling: every shift of the pooling grid becomes a fragment on the
-    batch axis, and (L - filter + 1 - pool + 1) must be a multiple of pool.
+    Input (b, f, *L), w (n_f, f / groups, *filter_shape), applied without flipping; output (b, n_f, *out) with
+    out = ((L - (filter - 1) * dilation - 1) / stride + 1) / pool ('valid'). ``conv_mode`` 'same' and 'full' pad with
+    (filter - 1) * dilation zeros, half of them (odd filters) or all of them at each end, and are 'valid' then.
+    ``stride``: distance of the positions of the kernel; ``dilation``: distance of its taps; ``groups``: the features are
+    convolved in so many separate groups (f of them: depthwise). ``mfp``: max-fragment pooling: every shift of the grid of
+    stride * pool becomes a fragment on the batch axis; L must be a length that :func:`conv_size` accepts with it.
 
-    Cost: multiply-adds before pooling, at L + filter - 1 positions for 'same' and 'full'. ValueError if sizes do not
-    fit, naming axis, length, pool and kernel.
+    Cost: multiply-adds before pooling, at L + (filter - 1) * dilation positions (over stride) for 'same' and 'full'.
+    ValueError if sizes do not fit, naming axis, length, pool and kernel.
+
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> x = nm.Input((1, 4, 65, 65), 'b,f,x,y', print_repr=False)
+    >>> nm.Conv(x, 8, 3, conv_mode='same', stride=2, groups=4, print_repr=False).shape
+    [(1,b), (8,f), (33,x), (33,y)]
     """
 
     def __init__(self, parent, n_f, filter_shape, pool_shape=None, conv_mode="valid", activation_func="relu",
                  mfp=False, batch_normalisation=False, dropout_rate=0, name="conv", print_repr=True, w=None, b=None,
-                 gamma=None, mean=None, std=None, gradnet_mode=None, invalidate_fov=False):
+                 gamma=None, mean=None, std=None, gradnet_mode=None, invalidate_fov=False, stride=1, dilation=1, groups=1):
         self._init_layer(parent, n_f, activation_func, batch_normalisation, dropout_rate, name, print_repr)
         ndim = spatial_layout(self, parent)
         self.filter_shape = as_tuple(filter_shape, ndim, f"filter_shape of Conv {name!r}")
         self.pool_shape = as_tuple(1 if pool_shape is None else pool_shape, ndim, f"pool_shape of Conv {name!r}")
-        if conv_mode not in ("valid", "same", "full"):
+        self.stride = as_tuple(stride, ndim, f"stride of Conv {name!r}")
+        self.dilation = as_tuple(dilation, ndim, f"dilation of Conv {name!r}")
+        self.groups, = as_tuple(groups, 1, f"groups of Conv {name!r}")
+        if parent.shape["f"] % self.groups or self.n_f % self.groups:
+            raise ValueError(f"Conv {name!r}: groups={groups} must divide the features of {parent.name!r} "
+                             f"({parent.shape['f']}) and n_f ({self.n_f}).")
+        if conv_mode not in CONV_MODES:
             raise ValueError(f"Conv {name!r}: conv_mode must be 'valid', 'same' or 'full', got {conv_mode!r}.")
         if conv_mode == "same" and any(f % 2 == 0 for f in self.filter_shape):
             raise ValueError(f"Conv {name!r}: conv_mode 'same' needs odd filter sizes, got {self.filter_shape}.")
@@ -211,75 +245,108 @@ class Conv(NeuralLayer):
             check_mfp(self, parent)
         if invalidate_fov:
             logger.warning("Conv %s: invalidate_fov has no use any more: the field of view is known on every graph.", name)
-        w_shape = (self.n_f, parent.shape["f"], *self.filter_shape)
-        self._make_params(w_shape, prod(self.filter_shape), w, b, gamma, mean, std, gradnet_mode, self.pool_shape)
+        w_shape = (self.n_f, parent.shape["f"] // self.groups, *self.filter_shape)
+        self._make_params(w_shape, prod(self.filter_shape), w, b, gamma, mean, std, gradnet_mode, self._steps, self.groups)
 
-    def _check_sizes(self, parent):
-        for k, n in enumerate(parent.shape.spatial_shape):
-            try:
-                self._axis_size(k, n)
-            except ValueError as error:
-                raise ValueError(f"Conv {self.name!r} after {parent.name!r} {parent.shape}: {error}") from None
+    @property
+    def _steps(self):
+        """Voxels of the input between voxels of the output."""
+        return tuple(t * p for t, p in zip(self.stride, self.pool_shape))
 
     def _axis_size(self, k, *sizes, mfp=False):
-        p = self.pool_shape[k]
-        active = (self.mfp or mfp) and p > 1
-        return conv_size(sizes[0], self.filter_shape[k], p, self.conv_mode, active,
-                         self.parents[0].shape.spatial_tags[k])
+        active = (self.mfp or mfp) and self._steps[k] > 1
+        return conv_size(sizes[0], self.filter_shape[k], self.pool_shape[k], self.conv_mode, active,
+                         self.parents[0].shape.spatial_tags[k], self.stride[k], self.dilation[k])
 
     def _make_output(self):
         early_bias = not self.batch_normalisation  # a constant per feature commutes with the maximum
+        fragments = self.mfp and prod(self._steps) > 1
+        stride = self.stride if prod(self.stride) > 1 and not fragments else None
+        dilation = self.dilation if prod(self.dilation) > 1 else None
         x = C.conv(self.parent.output, self.model.graph.param(self.w), self._bias() if early_bias else None,
-                   self.conv_mode)
-        if prod(self.pool_shape) > 1:
-            x = C.fragmentpool(x, self.pool_shape) if self.mfp else C.pooling(x, self.pool_shape)
+                   self.conv_mode, stride, dilation, self.groups)
+        if fragments:
+            x = C.fragmentpool(x, self.pool_shape, self._steps, dilation=self.stride)
+        elif prod(self.pool_shape) > 1:
+            x = C.pooling(x, self.pool_shape)
         self.output = self._activate(x, early_bias)
 
     def _calc_shape(self):
         s = self.parent.shape
         sizes = [self._axis_size(k, n) for k, n in enumerate(s.spatial_shape)]
         border = {"valid": 0, "same": 0.5, "full": 1}[self.conv_mode]
-        self.shape = s.shifted([-int(border * (f - 1)) for f in self.filter_shape]).convolved(self.filter_shape)
-        self.shape = pooled(self.shape, self.pool_shape, self.pool_shape, self.mfp)
+        self.shape = s.shifted([-int(border * (f - 1) * d) for f, d in zip(self.filter_shape, self.dilation)])
+        self.shape = self.shape.convolved(self.filter_shape, self.stride, self.dilation)
+        self.shape = self.shape.pooled(self.pool_shape, self.pool_shape)
+        if self.mfp:
+            self.shape = in_fragments(self.shape, s, self._steps)
         self.shape = self.shape.with_spatial(sizes).updateshape("f", self.n_f // self._maxout)
 
     def _calc_comp_cost(self):
         s = self.parent.shape
-        positions = [n + (1 - f if self.conv_mode == "valid" else f - 1)
-                     for n, f in zip(s.spatial_shape, self.filter_shape) if n is not None]
+        steps = (1,) * s.ndim if self.mfp else self.stride  # max-fragment pooling computes every position
+        positions = [(n + (f - 1) * d * (-1 if self.conv_mode == "valid" else 1) - 1) // t + 1
+                     for n, f, d, t in zip(s.spatial_shape, self.filter_shape, self.dilation, steps) if n is not None]
         self.computational_cost = prod(self.w.shape) * prod(positions) * (s["b"] or 1)
 
     def _repr_details(self):
-        return (f"n_f={self.n_f}, {self.shape.ndim}d conv, kernel={self.filter_shape}, pool={self.pool_shape}, "
+        extra = dict(stride=self.stride, dilation=self.dilation, groups=self.groups)
+        extra = "".join(f"{k}={v}, " for k, v in extra.items() if v not in (1, (1,) * self.shape.ndim))
+        return (f"n_f={self.n_f}, {self.shape.ndim}d conv, kernel={self.filter_shape}, pool={self.pool_shape}, {extra}"
                 f"act='{self.activation_func}', " + self._notes() + ("MFP active, " if self.mfp else ""))
 
 
 class UpConv(NeuralLayer):
-    """Transposed convolution with kernel = stride = ``pool_shape``: upsampling by that factor.
+    """Transposed convolution of stride ``pool_shape``: upsampling by that factor.
 
-    Input (b, f, *L), w (n_f, f, *pool_shape), output (b, n_f, *L * pool). ``identity_init``: unless given, w starts
-    near the repetition of the input's features (0.1 times the default, plus 1 where output feature = input
-    feature) and b at 0.
+    Input (b, f, *L), w (n_f, f, *filter_shape), output (b, n_f, *out). Every input voxel adds w, times its value, at
+    pool_shape times its position; ``filter_shape`` (default ``pool_shape``) is at least ``pool_shape``, so that no output
+    voxel is left out. If it is larger, kernels overlap and ``conv_mode`` says where the output ends: 'valid' (only voxels
+    that see as much as those inside: out = (L + 1) * pool - filter), 'same' (out = L * pool, needs filter - pool even) or
+    'full' (all: out = (L - 1) * pool + filter).
+
+    ``identity_init``: unless given, w starts near the (for larger filters smoothed) repetition of the input's features:
+    0.1 times the default, but where output feature = input feature the kernel of that; and b at 0.
+    ValueError if sizes do not fit, or after max-fragment pooling.
+
+    Source: Zeiler et al. 2010, Deconvolutional networks; Dumoulin and Visin 2016, A guide to convolution arithmetic.
+
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> x = nm.Input((1, 4, 10, 10), 'b,f,x,y', print_repr=False)
+    >>> nm.UpConv(x, 2, 2, filter_shape=4, conv_mode='same', print_repr=False).shape
+    [(1,b), (2,f), (20,x), (20,y)]
     """
 
     def __init__(self, parent, n_f, pool_shape, activation_func="relu", identity_init=True,
                  batch_normalisation=False, dropout_rate=0, name="upconv", print_repr=True, w=None, b=None,
-                 gamma=None, mean=None, std=None, gradnet_mode=None):
+                 gamma=None, mean=None, std=None, gradnet_mode=None, filter_shape=None, conv_mode="valid"):
         self._init_layer(parent, n_f, activation_func, batch_normalisation, dropout_rate, name, print_repr)
         ndim = spatial_layout(self, parent)
         self.pool_shape = as_tuple(pool_shape, ndim, f"pool_shape of UpConv {name!r}")
-        if not np.array_equal(parent.shape.mfp_offsets, np.zeros((1, ndim))):
-            raise ValueError(f"UpConv {name!r} cannot follow max-fragment pooling: {parent.name!r} has "
-                             f"{len(parent.shape.mfp_offsets)} fragments. A network with upsampling predicts "
-                             "densely without MFP.")
+        self.filter_shape = (self.pool_shape if filter_shape is None
+                             else as_tuple(filter_shape, ndim, f"filter_shape of UpConv {name!r}"))
+        if any(f < p for f, p in zip(self.filter_shape, self.pool_shape)):
+            raise ValueError(f"UpConv {name!r}: filter_shape {self.filter_shape} must be at least pool_shape "
+                             f"{self.pool_shape} on every axis, else some voxels see nothing.")
+        if conv_mode not in CONV_MODES:
+            raise ValueError(f"UpConv {name!r}: conv_mode must be 'valid', 'same' or 'full', got {conv_mode!r}.")
+        self.conv_mode = conv_mode
+        extra = [f - p for f, p in zip(self.filter_shape, self.pool_shape)]
+        if conv_mode == "same" and any(e % 2 for e in extra):
+            raise ValueError(f"UpConv {name!r}: conv_mode 'same' needs filter_shape - pool_shape even on every axis, got "
+                             f"{self.filter_shape} and {self.pool_shape}.")
+        self._cropped = tuple(int(e * {"valid": 1, "same": 0.5, "full": 0}[conv_mode]) for e in extra)
+        self._check_sizes(parent)
+        check_no_fragments(self, parent)
         self.identity_init = identity_init
         self._growth = prod(self.pool_shape)
-        w_shape = (self.n_f, parent.shape["f"], *self.pool_shape)
-        self._make_params(w_shape, prod(self.pool_shape), w, b, gamma, mean, std, gradnet_mode, self.pool_shape)
+        w_shape = (self.n_f, parent.shape["f"], *self.filter_shape)
+        self._make_params(w_shape, prod(self.filter_shape), w, b, gamma, mean, std, gradnet_mode, self.pool_shape)
         if identity_init and w is None:
             value = 0.1 * self.w.get_value()
             for i in range(min(w_shape[:2])):
-                value[i, i] = 1
+                value[i, i] = _repetition(self.filter_shape, self.pool_shape)
             self.w.set_value(value)
         if identity_init and b is None:
             value = self.b.get_value()
@@ -287,15 +354,18 @@ class UpConv(NeuralLayer):
             self.b.set_value(value if self.activation_func == "prelu" else np.zeros_like(value))
 
     def _make_output(self):
-        self.output = self._activate(C.upconv(self.parent.output, self.model.graph.param(self.w)))
+        x = C.upconv(self.parent.output, self.model.graph.param(self.w), self.pool_shape, self._cropped)
+        self.output = self._activate(x)
 
     def _calc_shape(self):
         s = self.parent.shape
         sizes = [self._axis_size(k, n) for k, n in enumerate(s.spatial_shape)]
-        self.shape = s.upsampled(self.pool_shape).with_spatial(sizes).updateshape("f", self.n_f // self._maxout)
+        self.shape = s.upsampled(self.pool_shape, self.filter_shape).shifted(self._cropped)
+        self.shape = self.shape.with_spatial(sizes).updateshape("f", self.n_f // self._maxout)
 
     def _axis_size(self, k, *sizes, mfp=False):
-        return None if sizes[0] is None else sizes[0] * self.pool_shape[k]
+        return upsampled_size(sizes[0], self.pool_shape[k], self.filter_shape[k], self.conv_mode,
+                              self.parents[0].shape.spatial_tags[k])
 
     def _calc_comp_cost(self):
         s = self.parent.shape
@@ -303,23 +373,35 @@ class UpConv(NeuralLayer):
         self.computational_cost = prod(self.w.shape) * prod(positions) * (s["b"] or 1)
 
     def _repr_details(self):
-        return (f"n_f={self.n_f}, {self.shape.ndim}d upconv, kernel={self.pool_shape}, pool={self.pool_shape}, "
+        return (f"n_f={self.n_f}, {self.shape.ndim}d upconv, kernel={self.filter_shape}, pool={self.pool_shape}, "
                 f"act='{self.activation_func}', " + self._notes())
 
 
+def _repetition(filter_shape, factor):
+    """Kernel that repeats every voxel ``factor`` times, smoothed with a box as long as the filter allows."""
+    kernel = np.ones(())
+    for f, p in zip(filter_shape, factor):
+        kernel = np.multiply.outer(kernel, np.convolve(np.ones(p), np.full(f - p + 1, 1 / (f - p + 1))))
+    return kernel
+
+
 def AutoMerge(parent1, parent2, upconv_n_f=None, merge_mode="concat", disable_upconv=False, upconv_kwargs=None,
-              name="merge", print_repr=True):
+              name="merge", print_repr=True, upsampling="upconv"):
     """Join two branches of a U-Net: upsample the one of lower resolution, crop the larger one, concatenate or add.
 
-    The branch of lower resolution is upsampled by an UpConv with ``upconv_n_f`` features (ValueError if that is
-    None and needed) and comes first. Where sizes differ, the larger one is cropped on both ends; an odd
-    difference is a ValueError quoting both shapes. ``merge_mode``: 'concat' or 'add'. Returns the joining node.
+    The branch of lower resolution is upsampled to ``upconv_n_f`` features (ValueError if that is None and needed) and
+    comes first. ``upsampling``: 'upconv', an UpConv; 'nearest' or 'linear', an Upsample and then a Conv (``filter_shape``
+    1 by default). ``upconv_kwargs``: more arguments of the UpConv or Conv. Where sizes differ, the larger one is cropped on
+    both ends; an odd difference is a ValueError quoting both shapes. ``merge_mode``: 'concat' or 'add'. Returns the
+    joining node.
     """
     s1, s2 = parent1.shape, parent2.shape
     if s1.tags != s2.tags:
         raise ValueError(f"AutoMerge: {parent1.name!r} {s1} and {parent2.name!r} {s2} have different axes.")
     if merge_mode not in ("concat", "add"):
         raise ValueError(f"AutoMerge: merge_mode must be 'concat' or 'add', got {merge_mode!r}.")
+    if upsampling not in ("upconv", *UPSAMPLING):
+        raise ValueError(f"AutoMerge: upsampling must be 'upconv', 'nearest' or 'linear', got {upsampling!r}.")
     low, high = (parent1, parent2) if any(b < a for a, b in zip(s1.strides, s2.strides)) else (parent2, parent1)
     ratios = [Fraction(a) / Fraction(b) for a, b in zip(low.shape.strides, high.shape.strides)]
     if any(r > 1 for r in ratios) and not disable_upconv:
@@ -330,7 +412,11 @@ def AutoMerge(parent1, parent2, upconv_n_f=None, merge_mode="concat", disable_up
             raise ValueError(f"AutoMerge: {low.name!r} must be upsampled by {[int(r) for r in ratios]}, so "
                              "upconv_n_f (the number of features) is needed.")
         logger.debug("%s is upsampled to the resolution of %s.", low.name, high.name)
-        low = UpConv(low, upconv_n_f, [int(r) for r in ratios], **{"print_repr": print_repr, **(upconv_kwargs or {})})
+        factor, kwargs = [int(r) for r in ratios], {"print_repr": print_repr, **(upconv_kwargs or {})}
+        if upsampling == "upconv":
+            low = UpConv(low, upconv_n_f, factor, **kwargs)
+        else:
+            low = Conv(Upsample(low, factor, upsampling, print_repr=print_repr), upconv_n_f, **{"filter_shape": 1, **kwargs})
     crop_low, crop_high = [], []
     for tag, n, m in zip(low.shape.spatial_tags, low.shape.spatial_shape, high.shape.spatial_shape):
         if (n - m) % 2:

@@ -4,8 +4,6 @@ import logging
 import random
 import string
 
-import numpy as np
-
 from elektronn2.errors import ModelFileError
 from elektronn2.neuromancer import serialize
 from elektronn2.neuromancer.manager import model_manager
@@ -55,12 +53,15 @@ def _rebuild(description, tensors, mfp, patch, batch, name, **options):
     if (patch is not None or batch is not None or mfp) and input_name not in entries:
         raise ValueError(f"The model has no designated input node, so its sizes cannot be changed; "
                          f"designations: {description['designations']}.")
-    if mfp and any(e["class"] == "UpConv" for e in entries.values()):
+    if mfp and any(e["class"] in ("UpConv", "Upsample") for e in entries.values()):
         logger.warning("The network upsamples, so its prediction is dense already: max-fragment pooling is not used.")
         mfp = False
     changes = {}
     if patch is not None or mfp:
-        changes["patch"] = _fitting_patch(description, tensors, patch, mfp, options)
+        scratch = _scratch(description, tensors, options)
+        changes["patch"] = _fitting_patch(scratch, patch, mfp)
+    if mfp:
+        changes["dense_after"] = _moves(scratch.prediction_node)
     if batch is not None or mfp:
         shape, tags = _input_shape(entries[input_name])
         old = shape[tags.index("b")]
@@ -75,12 +76,25 @@ def _input_shape(entry):
     return list(serialize.decode(entry["arguments"]["shape"], {}, {})), tags
 
 
-def _fitting_patch(description, tensors, patch, mfp, options):
-    """The imposed patch (or the model's own), changed to the nearest that fits the graph."""
+def _scratch(description, tensors, options):
+    """The model as it is, to ask for its geometry."""
     previous = model_manager.current, model_manager.last
     scratch = _Restorer(description, tensors, False, {}, quiet=True, **options).restore(None)
     model_manager.discard(scratch.name)
     model_manager.current, model_manager.last = previous
+    return scratch
+
+
+def _moves(node):
+    """Whether a node's voxels are others than those of its parents, or see more: it must not come after fragments were
+    made dense."""
+    own = node.shape
+    return any(own.ndim != p.shape.ndim or (own.centre, own.fov, list(own.strides)) != (
+        p.shape.centre, p.shape.fov, list(p.shape.strides)) for p in node.parents)
+
+
+def _fitting_patch(scratch, patch, mfp):
+    """The imposed patch (or the model's own), changed to the nearest that fits the graph."""
     own = scratch.input_node.shape.spatial_shape
     wanted = own if patch is None else as_tuple(patch, len(own), "imposed_patch_size")
     shape, rules = scratch.axis_rules(mfp)
@@ -158,7 +172,7 @@ class _Restorer:
         self._give_weights(entry, cls, arguments, values)
         after = False
         if self.mfp and name == designations.get("prediction_node"):
-            after = issubclass(cls, (Conv, Pool)) and _pools(arguments)
+            after = self.changes["dense_after"]
             if not after:
                 arguments = _to_dense_before(arguments)
         node = cls(**arguments, name=name)
@@ -172,7 +186,7 @@ class _Restorer:
         if "init_weight" in node.params:
             rest.setdefault("init_weight", 0.0)
         node.set_param_values(rest)
-        if after:
+        if after and len(node.shape.mfp_offsets) > 1:
             designations["prediction_node"] = FragmentsToDense(node, name=_random_name()).name
             designations["prediction_ext"] = [designations["prediction_node"] if n == name else n
                                               for n in designations.get("prediction_ext") or []] or None
@@ -222,12 +236,6 @@ class _Restorer:
 
 def _parameters(cls):
     return inspect.signature(cls.__init__).parameters
-
-
-def _pools(arguments):
-    pool = arguments.get("stride")
-    pool = arguments.get("pool_shape") if pool is None else pool
-    return pool is not None and int(np.prod(pool)) > 1
 
 
 def _random_name():

@@ -1,4 +1,4 @@
-"""Nodes without weights that change the grid of voxels: pooling, fragments made dense, cropping, padding.
+"""Nodes without weights that change the grid of voxels: pooling, upsampling, fragments made dense, cropping, padding.
 
 Their geometry is in ``shape.py``, their sizes are in ``utils/cnncalculator.py``.
 """
@@ -7,7 +7,7 @@ from math import prod
 
 from elektronn2.neuromancer import computations as C
 from elektronn2.neuromancer.node_basic import Node
-from elektronn2.utils.cnncalculator import pool_size
+from elektronn2.utils.cnncalculator import pool_size, upsampled_size
 from elektronn2.utils.validate import as_tuple
 
 
@@ -20,12 +20,9 @@ def spatial_layout(node, parent):
     return shape.ndim
 
 
-def pooled(shape, pool, step, mfp):
-    """Geometry after pooling; with ``mfp`` one fragment per shift, and their number on the batch axis."""
-    if mfp:
-        fragments = shape.fragmented(step)
-        return shape.pooled(pool, step).updatemfp_offsets(fragments.mfp_offsets).updateshape("b", prod(step), "mult")
-    return shape.pooled(pool, step)
+def in_fragments(shape, before, step):
+    """``shape`` as fragments, stacked along b: one per shift by less than ``step`` of the voxels of ``before``."""
+    return shape.updatemfp_offsets(before.fragmented(step).mfp_offsets).updateshape("b", prod(step), "mult")
 
 
 def check_mfp(node, parent):
@@ -36,6 +33,13 @@ def check_mfp(node, parent):
     if any(Fraction(s).denominator != 1 for s in parent.shape.strides):
         raise ValueError(f"{type(node).__name__} {node.name!r}: MFP cannot follow upsampling beyond the input's "
                          "resolution.")
+
+
+def check_no_fragments(node, parent):
+    if len(parent.shape.mfp_offsets) > 1:
+        raise ValueError(f"{type(node).__name__} {node.name!r} cannot follow max-fragment pooling: {parent.name!r} has "
+                         f"{len(parent.shape.mfp_offsets)} fragments. A network with upsampling predicts densely without "
+                         "MFP.")
 
 
 class Pool(Node):
@@ -75,7 +79,54 @@ class Pool(Node):
     def _calc_shape(self):
         s = self.parent.shape
         sizes = [self._axis_size(k, n) for k, n in enumerate(s.spatial_shape)]
-        self.shape = pooled(s, self.pool_shape, self.stride, self.mfp).with_spatial(sizes)
+        self.shape = s.pooled(self.pool_shape, self.stride).with_spatial(sizes)
+        if self.mfp:
+            self.shape = in_fragments(self.shape, s, self.stride)
+
+
+UPSAMPLING = ("nearest", "linear")
+
+
+class Upsample(Node):
+    """Upsampling without weights, by ``factor`` per axis; a Conv may follow. Input (b, f, *L), output (b, f, *L * factor).
+
+    ``mode``: 'nearest' repeats every voxel; 'linear' interpolates between the centres of voxels, and repeats those at the
+    border, so that factor // 2 outermost voxels per side see less than those inside.
+
+    ValueError for another mode, or after max-fragment pooling.
+
+    >>> import numpy as np
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> y = nm.Upsample(nm.Input((1, 1, 2), 'b,f,x', print_repr=False), 2, 'linear', print_repr=False)
+    >>> y(np.array([[[0, 4]]], 'float32'))
+    array([[[0., 1., 3., 4.]]], dtype=float32)
+    """
+
+    def __init__(self, parent, factor, mode="nearest", name="upsample", print_repr=True):
+        super().__init__(parent, name, print_repr)
+        self.factor = as_tuple(factor, spatial_layout(self, parent), f"factor of Upsample {name!r}")
+        if mode not in UPSAMPLING:
+            raise ValueError(f"Upsample {name!r}: mode must be 'nearest' or 'linear', got {mode!r}.")
+        self.mode = mode
+        check_no_fragments(self, parent)
+
+    def _axis_size(self, k, *sizes, mfp=False):
+        return upsampled_size(sizes[0], self.factor[k])
+
+    def _make_output(self):
+        self.output = C.upsampling(self.parent.output, self.factor, self.mode)
+
+    def _calc_shape(self):
+        s = self.parent.shape
+        if self.mode == "nearest":
+            s = s.upsampled(self.factor)
+        else:  # as a transposed convolution with a tent of 2 p - 1 (odd p) or 2 p taps
+            s = s.upsampled(self.factor, [2 * p - p % 2 for p in self.factor]).shifted([p // 2 for p in self.factor])
+        self.shape = s.with_spatial([self._axis_size(k, n) for k, n in enumerate(self.parent.shape.spatial_shape)])
+
+    def _repr_details(self):
+        return f"factor={self.factor}, mode='{self.mode}'"
 
 
 class FragmentsToDense(Node):

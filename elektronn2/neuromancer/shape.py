@@ -4,11 +4,11 @@ Per spatial axis, in input voxels: neighbouring output voxels are ``stride`` apa
 sits on ``centre + i * stride``, and its window (field of view) is ``fov`` long around that centre.
 All three are exact rationals, and every operation has one rule (see docs/geometry.md)::
 
-    convolution (f, dilation d)   centre += (f-1)*d*stride/2     fov += (f-1)*d*stride
-    pooling (p, step t)           centre += (p-1)*stride/2       fov += (p-1)*stride;  stride *= t
-    upsampling (p)                centre -= (p-1)*stride/p/2     fov += (p-1)*stride/p;  stride /= p
-    crop n / pad n                centre += n*stride / -= n*stride
-    merge                         strides and centres must agree; the largest fov
+    convolution (f, dilation d, step t)  centre += (f-1)*d*stride/2  fov += (f-1)*d*stride;  stride *= t
+    pooling (p, step t)                  centre += (p-1)*stride/2    fov += (p-1)*stride;    stride *= t
+    upsampling (p) with a kernel of f    centre -= (f-1)*stride/p/2  fov += (f-1)*stride/p;  stride /= p
+    crop n / pad n                       centre += n*stride / -= n*stride
+    merge                                strides and centres must agree; the largest fov
 
 ``padded`` counts the outermost voxels per side whose window reaches into padding of the network.
 """
@@ -268,9 +268,10 @@ class TaggedShape:
         return dict(offsets=[c + Fraction(e) * s / 2 for c, e, s in zip(self._centre, extra, self._strides)],
                     fov=[v + e * s for v, e, s in zip(self._fov, extra, self._strides)])
 
-    def convolved(self, filter_shape):
+    def convolved(self, filter_shape, stride=None, dilation=None):
         """Geometry after a valid convolution (sizes are set by the caller)."""
-        return self._new(**self._window([f - 1 for f in filter_shape]))
+        ones = (1,) * self.ndim
+        return self.pooled([(f - 1) * d + 1 for f, d in zip(filter_shape, dilation or ones)], stride or ones)
 
     def pooled(self, pool_shape, step):
         """Geometry after pooling windows of ``pool_shape`` every ``step``."""
@@ -284,13 +285,17 @@ class TaggedShape:
         new = shifts[:, None, :] * np.array([int(s) for s in self._strides], int) + self._mfp_offsets[None]
         return self._new(mfp_offsets=new.reshape(-1, self.ndim))
 
-    def upsampled(self, factor):
-        """Geometry after repeating, or transposed convolution with kernel = stride = ``factor``."""
+    def upsampled(self, factor, filter_shape=None):
+        """Geometry after a transposed convolution of stride ``factor``, with all voxels that see any input.
+
+        ``filter_shape``: at least ``factor``, which is the default and is as repeating every voxel.
+        """
+        filter_shape = factor if filter_shape is None else filter_shape
         fine = [s / p for s, p in zip(self._strides, factor)]
         return self._new(strides=fine,
-                         offsets=[c - Fraction(p - 1) * s / 2 for c, p, s in zip(self._centre, factor, fine)],
-                         fov=[v + (p - 1) * s for v, p, s in zip(self._fov, factor, fine)],
-                         padded=[m * p for m, p in zip(self._padded, factor)])
+                         offsets=[c - Fraction(f - 1) * s / 2 for c, f, s in zip(self._centre, filter_shape, fine)],
+                         fov=[v + (f - 1) * s for v, f, s in zip(self._fov, filter_shape, fine)],
+                         padded=[m * p + f - p for m, p, f in zip(self._padded, factor, filter_shape)])
 
     def sliced(self, axis, start, stop):
         """Entries ``start`` to ``stop`` of an axis; on a spatial one the first voxel moves."""

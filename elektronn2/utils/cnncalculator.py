@@ -12,31 +12,37 @@ logger = logging.getLogger("elektronn2log")
 MAX_PATCH = 5000
 
 
-def conv_size(n, f, p=1, mode="valid", mfp=False, axis="?"):
+def conv_size(n, f, p=1, mode="valid", mfp=False, axis="?", stride=1, dilation=1):
     """Length after a convolution with ``f`` taps and max-pooling by ``p``; ``None`` stays ``None``.
 
-    ``mode``: 'valid' (n - f + 1), 'same' (n, odd f) or 'full' (n + f - 1) before pooling.
-    With ``mfp`` the length is that of each of the ``p`` fragments.
+    ``mode``: 'valid', 'same' (odd f) or 'full': zero padding of 0, half or all of (f - 1) * ``dilation`` at both ends,
+    then windows of (f - 1) * dilation + 1 voxels every ``stride``. With ``mfp`` the length is that of each of the
+    stride * p fragments.
 
     >>> conv_size(23, 4, 2)
     10
+    >>> conv_size(23, 3, mode='same', stride=2)
+    12
 
-    Raises ValueError naming the axis if pooling would drop voxels or nothing is left.
+    Raises ValueError naming the axis if windows or pooling would drop voxels or nothing is left.
     """
     if n is None:
         return None
-    out = n + {"valid": 1 - f, "same": 0, "full": f - 1}[mode]
-    if mfp:
-        out -= p - 1
-    if out < 1 or out % p:
-        how = " and using MFP" if mfp else ""
-        rest = out % p if out >= p else out - p
+    extent = (f - 1) * dilation
+    positions = n + {"valid": -extent, "same": 0, "full": extent}[mode]
+    step = stride * p
+    out, rest = _steps(positions, (p - 1) * stride + 1, step, mfp)
+    if rest:
+        how = (f" and stride {stride}" if stride > 1 else "") + (f" and dilation {dilation}" if dilation > 1 else "")
+        how += " and using MFP" if mfp else ""
         raise ValueError(
             f"Cannot pool spatial axis {axis!r} of length {n} by factor {p} after convolving with kernel "
             f"of size {f}{how}. Nearest length that fits here: {n - rest}." if p > 1 else
+            f"Cannot convolve spatial axis {axis!r} of length {n} with kernel of size {f}{how}: the last window would be "
+            f"incomplete. Nearest length that fits here: {n - rest}." if positions > 0 and step > 1 else
             f"Spatial axis {axis!r} of length {n} is too short for a kernel of size {f}{how}: "
-            f"it needs at least {f}.")
-    return out // p
+            f"it needs at least {n - rest}.")
+    return out
 
 
 def pool_size(n, p, t, mfp=False, axis="?"):
@@ -47,12 +53,38 @@ def pool_size(n, p, t, mfp=False, axis="?"):
     """
     if n is None:
         return None
-    out = n - p - (t - 1 if mfp else 0)
-    if out < 0 or out % t:
+    out, rest = _steps(n, p, t, mfp)
+    if rest:
         how = " and using MFP" if mfp else ""
         raise ValueError(f"Cannot pool spatial axis {axis!r} of length {n} with windows of {p} and step {t}{how}. "
-                         f"Nearest length that fits here: {n - (out % t if out >= 0 else out)}.")
-    return out // t + 1
+                         f"Nearest length that fits here: {n - rest}.")
+    return out
+
+
+def _steps(n, window, step, mfp):
+    """(number of windows every ``step``, voxels that are left over or, negative, missing); ``mfp``: at all shifts."""
+    last = n - window - (step - 1 if mfp else 0)
+    return last // step + 1, last % step if last >= 0 else last
+
+
+def upsampled_size(n, p, f=None, mode="valid", axis="?"):
+    """Length after upsampling by ``p`` with a kernel of ``f`` taps (default ``p``); ``None`` stays ``None``.
+
+    ``mode`` 'full': all voxels that see any input, (n - 1) * p + f; 'same': n * p; 'valid': those that see no border.
+
+    >>> upsampled_size(5, 2), upsampled_size(5, 2, 4), upsampled_size(5, 2, 4, 'full')
+    (10, 8, 12)
+
+    Raises ValueError naming the axis if nothing is left.
+    """
+    if n is None:
+        return None
+    f = p if f is None else f
+    out = n * p + {"valid": p - f, "same": 0, "full": f - p}[mode]
+    if out < 1:
+        raise ValueError(f"Spatial axis {axis!r} of length {n} is too short for upsampling by {p} with a kernel of size "
+                         f"{f}: it needs at least {f // p}.")
+    return out
 
 
 class Chain:

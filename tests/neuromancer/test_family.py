@@ -81,8 +81,8 @@ def shared(b):
     return nm.Conv(x, 3, 2, activation_func="tanh", w=first.w, b=first.b, **QUIET)
 
 
-def fragments():
-    return nm.Conv(one((8, 11)), 2, (2, 1), (2, 3), mfp=True, **QUIET)
+def fragments(**kwargs):
+    return nm.Conv(one((8, 11)), 2, (2, 1), (2, 3), mfp=True, **kwargs, **QUIET)
 
 
 SAMPLES = {
@@ -119,14 +119,6 @@ SAMPLES = {
         lambda b: nm.Reshape(image(b), (None, 84), "b,f", **QUIET),
         lambda b: nm.Reshape(image(b), nm.graphutils.TaggedShape((b, 4, 21), "b,f,x", strides=[3], fov=[7])
                              if b else nm.graphutils.TaggedShape((None, 84), "b,f"), **QUIET)],
-    "LRN": [lambda b: nm.LRN(image(b), (3, 1), **QUIET), lambda b: nm.LRN(vector(b), 3, "channel", 1, 2, 1.5, **QUIET),
-            lambda b: nm.LRN(nm.Input((b, 4, 3), "b,x,f", **QUIET), 5, "channel", alpha=2, **QUIET)],
-    "FaithlessMerge": [lambda b: nm.FaithlessMerge(image(b), image(b, 3), **QUIET),
-                       lambda b: nm.FaithlessMerge(image(b), image(b), "x", 0.7, 0.1, **QUIET)],
-    "GaussianRV": [lambda b: nm.GaussianRV(image(b), image(b), **QUIET),
-                   lambda b: nm.GaussianRV(vector(b), vector(b), 3, **QUIET)],
-    "GaussianAEVBPrior": [lambda b: nm.GaussianAEVBPrior(image(b), image(b), **QUIET),
-                          lambda b: nm.GaussianAEVBPrior(vector(b), vector(b), 3, **QUIET)],
     "ApplyFunc": [
         lambda b: nm.ApplyFunc(image(b), torch.nn.functional.silu),
         lambda b: nm.ApplyFunc(vector(b), torch.nn.functional.leaky_relu, (0.2,), dict(inplace=False)),
@@ -144,6 +136,9 @@ SAMPLES = {
                           **QUIET),
         lambda b: nm.Conv(image(b), 3, 2, conv_mode="full", batch_normalisation="predict", mean=np.ones(3), **QUIET),
         lambda b: nm.Conv(image(b), 3, 2, batch_normalisation="fadeout", gradnet_mode=True, **QUIET),
+        lambda b: nm.Conv(image(b, 4), 6, (2, 3), stride=(2, 1), dilation=(1, 2), groups=2, **QUIET),
+        lambda b: nm.Conv(image(b, 2, (3, 7, 8), "b,f,z,x,y"), 4, 3, (1, 2, 2), conv_mode="same", stride=(1, 2, 1),
+                          dilation=(1, 1, 3), groups=2, **QUIET),
         lambda b: nm.Conv(image(b), 3, 2, w=[RNG.normal(size=(3, 2, 2, 2)), "const"], **QUIET),
         shared],
     "GRU": [
@@ -161,7 +156,13 @@ SAMPLES = {
     "UpConv": [
         lambda b: nm.UpConv(image(b), 3, (2, 3), **QUIET),
         lambda b: nm.UpConv(image(b, 2, (2, 3, 2), "b,f,z,x,y"), 2, (1, 2, 2), "prelu", identity_init=False,
-                            batch_normalisation="train", **QUIET)],
+                            batch_normalisation="train", **QUIET),
+        lambda b: nm.UpConv(image(b), 3, 2, filter_shape=(4, 2), conv_mode="same", **QUIET),
+        lambda b: nm.UpConv(image(b), 3, (1, 2), filter_shape=3, dropout_rate=0.5, **QUIET),
+        lambda b: nm.UpConv(image(b, 1, (3,), "b,f,x"), 2, 3, filter_shape=5, conv_mode="full", **QUIET)],
+    "Upsample": [
+        lambda b: nm.Upsample(image(b), (2, 3), **QUIET), lambda b: nm.Upsample(image(b), (1, 2), "linear", **QUIET),
+        lambda b: nm.Upsample(image(b, 1, (2, 3, 2), "b,f,z,x,y"), 2, "linear", **QUIET)],
     "FragmentsToDense": [
         lambda b: nm.FragmentsToDense(fragments(), **QUIET),
         lambda b: nm.FragmentsToDense(nm.Pool(one((5, 7)), (2, 1), mfp=True, **QUIET), **QUIET)],
@@ -221,7 +222,8 @@ SAMPLES = {
         lambda b: _Errors(Classification(p := probabilities(b, n_indep=2), **QUIET), target(p, 4, "float32"), **QUIET)],
 }
 BATCH_OF_ONE = {"FragmentsToDense"}  # max-fragment pooling takes one image at a time
-MFP = {"Conv": [lambda b: fragments()], "Pool": [lambda b: nm.Pool(one((5, 8)), (2, 3), mfp=True, **QUIET)],
+MFP = {"Conv": [lambda b: fragments(), lambda b: nm.Conv(one((11, 7)), 2, 2, (2, 1), stride=2, mfp=True, **QUIET)],
+       "Pool": [lambda b: nm.Pool(one((5, 8)), (2, 3), mfp=True, **QUIET)],
        "Add": [lambda b: nm.Add(f := fragments(), f, **QUIET)],
        "MultMerge": [lambda b: nm.MultMerge(f := fragments(), f, **QUIET)],
        "Concat": [lambda b: nm.Concat([f := fragments(), f], **QUIET)]}
@@ -333,7 +335,7 @@ def settle(model):
     rng = np.random.default_rng(4)
     for n in model.nodes.values():
         for k, p in n.params.items():
-            if not p.constant and k not in ("dropout_rate", "gradnet_rate", "failing_prob", "hardeasy_ratio"):
+            if not p.constant and k not in ("dropout_rate", "gradnet_rate"):
                 p.set_value(rng.uniform(0.1, 0.9, p.shape))
 
 
@@ -502,16 +504,6 @@ INVALID = {  # arguments that each class must refuse: (error, what the message n
                 (ValueError, "one size", lambda: nm.Reshape(image(None), (1, 84), "b,f", **QUIET)),
                 (ValueError, "do not give", lambda: nm.Reshape(v := vector(1), v.shape, "b,f", **QUIET)),
                 (ValueError, "fragments", lambda: nm.Reshape(fragments(), (None,), "f", **QUIET))],
-    "LRN": [(ValueError, "mode", lambda: nm.LRN(image(1), 3, "feature", **QUIET)),
-            (ValueError, "odd", lambda: nm.LRN(image(1), 2, **QUIET)),
-            (ValueError, "needs 2 values", lambda: nm.LRN(image(1), (3, 3, 3), **QUIET)),
-            (NotImplementedError, "b, f and", lambda: nm.LRN(vector(1), 3, **QUIET))],
-    "FaithlessMerge": [(ValueError, "failing_prob", lambda: nm.FaithlessMerge(image(1), image(1), failing_prob=2, **QUIET)),
-                       (ValueError, "'x'", lambda: nm.FaithlessMerge(image(1), one((5, 7)), **QUIET))],
-    "GaussianRV": [(ValueError, "'f'", lambda: nm.GaussianRV(image(1), image(1, 3), **QUIET)),
-                   (ValueError, "n_samples", lambda: nm.GaussianRV(image(1), image(1), -1, **QUIET)),
-                   (ValueError, "axis b", lambda: nm.GaussianRV(v := nm.Input((2,), "f", **QUIET), v, 2, **QUIET))],
-    "GaussianAEVBPrior": [(ValueError, "'f'", lambda: nm.GaussianAEVBPrior(image(1), image(1, 3), **QUIET))],
     "ApplyFunc": [(TypeError, "functor", lambda: nm.ApplyFunc(image(1), "tanh"))],
     "Perceptron": [(ValueError, "n_f", lambda: nm.Perceptron(vector(1), 3, "maxout 2", **QUIET)),
                    (ValueError, "mean", lambda: nm.Perceptron(vector(1), 2, mean=np.ones(2), **QUIET)),
@@ -519,6 +511,11 @@ INVALID = {  # arguments that each class must refuse: (error, what the message n
                    (NotImplementedError, "tanhh", lambda: nm.Perceptron(vector(1), 2, "tanhh", **QUIET))],
     "Conv": [(ValueError, "axis 'x'", lambda: nm.Conv(image(1), 2, 2, 2, **QUIET)),
              (ValueError, "filter", lambda: nm.Conv(image(1), 2, (1, 2, 3), **QUIET)),
+             (ValueError, "stride 2: the last window would be incomplete. Nearest length that fits here: 5",
+              lambda: nm.Conv(image(1), 2, 3, conv_mode="same", stride=(2, 1), **QUIET)),
+             (ValueError, "dilation 3: it needs at least 7", lambda: nm.Conv(image(1), 2, 3, dilation=3, **QUIET)),
+             (ValueError, "groups=2", lambda: nm.Conv(image(1), 3, 2, groups=2, **QUIET)),
+             (ValueError, "groups", lambda: nm.Conv(image(1), 2, 2, groups=0, **QUIET)),
              (ValueError, "batch size 1", lambda: nm.Conv(image(2), 2, 2, (2, 1), mfp=True, **QUIET)),
              (NotImplementedError, "b, f and", lambda: nm.Conv(vector(1), 2, 1, **QUIET))],
     "GRU": [(ValueError, "memory of 3 features, 'input1'", lambda: nm.GRU(vector(1), vector(1), 3, **QUIET)),
@@ -536,7 +533,15 @@ INVALID = {  # arguments that each class must refuse: (error, what the message n
              (NotImplementedError, "dropout_rate", lambda: nm.LSTM(vector(1), vector(1), 2, dropout_rate=0.1, **QUIET))],
     "Pool": [(ValueError, "axis 'y'", lambda: nm.Pool(image(1), 2, **QUIET)),
              (ValueError, "mode", lambda: nm.Pool(image(1), 1, mode="min", **QUIET))],
-    "UpConv": [(ValueError, "max-fragment", lambda: nm.UpConv(fragments(), 2, 2, **QUIET))],
+    "UpConv": [(ValueError, "max-fragment", lambda: nm.UpConv(fragments(), 2, 2, **QUIET)),
+               (ValueError, "filter_shape (1, 1) must be", lambda: nm.UpConv(image(1), 2, 2, filter_shape=1, **QUIET)),
+               (ValueError, "even on every axis", lambda: nm.UpConv(image(1), 2, 2, filter_shape=3, conv_mode="same",
+                                                                    **QUIET)),
+               (ValueError, "conv_mode", lambda: nm.UpConv(image(1), 2, 2, conv_mode="sames", **QUIET)),
+               (ValueError, "too short for upsampling by 2", lambda: nm.UpConv(image(1), 2, 2, filter_shape=16, **QUIET))],
+    "Upsample": [(ValueError, "max-fragment", lambda: nm.Upsample(fragments(), 2, **QUIET)),
+                 (ValueError, "mode", lambda: nm.Upsample(image(1), 2, "cubic", **QUIET)),
+                 (ValueError, "factor", lambda: nm.Upsample(image(1), 0, **QUIET))],
     "FragmentsToDense": [(ValueError, "fragments", lambda: nm.FragmentsToDense(nm.Pool(one((6, 6)), 2, **QUIET),
                                                                                **QUIET))],
     "Crop": [(ValueError, "'x'", lambda: nm.Crop(image(1), 3, **QUIET))],
