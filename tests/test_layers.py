@@ -10,15 +10,15 @@ LAYERS = """
 utils errors
 config malis data graph computations init shape registry manager expression
 variables utils.gpu loss_functions
-function
+function averaging
 dense
 node optimiser serialize
 node_basic loss_checks
 class_loss number_loss distance_loss recurrent resampling
-overlap_loss affinity_loss
-neural loss various graphutils graphmanager
+overlap_loss affinity_loss various
+neural loss graphutils graphmanager
 normalisation residual
-rebuild
+rebuild networks
 model
 neuromancer
 training

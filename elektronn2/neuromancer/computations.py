@@ -213,6 +213,12 @@ def reshape(x, sizes):
 
 
 @op
+def repeat(x, n, axis):
+    """``n`` copies on a new axis."""
+    return x.unsqueeze(axis).repeat_interleave(n, axis)
+
+
+@op
 def upsampling(x, factor, mode="nearest"):
     """Size L*p per axis. ``mode`` 'nearest': each value repeated; 'linear': interpolated between voxel centres, the
     border repeated."""
@@ -385,6 +391,33 @@ def apply_activation(x, name, b1=None, axis=1):
 def dropout(x, rate):
     """Zero each element with probability ``rate`` and scale the others by 1 / (1 - rate)."""
     return x * (torch.rand_like(x) >= rate) / (1 - rate)
+
+
+@op
+def happens(p):
+    """1 with probability ``p``, else 0, drawn at each call."""
+    return (torch.rand_like(p) < p).to(p.dtype)
+
+
+@op
+def gaussian(mu, log_sig):
+    """A draw from the normal distribution around ``mu`` with standard deviation exp(``log_sig``)."""
+    return mu + torch.exp(log_sig) * torch.randn_like(mu)
+
+
+@op
+def box_mean(x, box):
+    """Mean over ``box`` (odd) around each voxel of ``x`` (b, f, *L), with zeros outside."""
+    widths = [side for n in reversed(box) for side in (n // 2, n // 2)]
+    return _AVG_POOL[len(box)](F.pad(x, widths), tuple(box), (1,) * len(box))
+
+
+@op
+def neighbour_mean(x, n, axis=1):
+    """Mean over ``n`` (odd) neighbours along ``axis``, the first and last of which are repeated beyond the ends."""
+    length = x.shape[axis]
+    index = torch.arange(-(n // 2), length + n // 2, device=x.device).clamp(0, length - 1)
+    return x.index_select(axis, index).unfold(axis, n, 1).mean(-1)
 
 
 @op

@@ -36,7 +36,7 @@ def geometry(node):
         raise ValueError(f"Dense prediction scales images to 0..1, but {inputs[0].name!r} takes {inputs[0].output.dtype}; "
                          "make the input floating point.")
     nodes = graph.ancestors(node)
-    joined = [n.name for n in nodes if type(n).__name__ == "Concat" and n.shape.tags[n.axis] != "f"]
+    joined = [n.name for n in nodes if "Concat" in [c.__name__ for c in type(n).__mro__] and n.shape.tags[n.axis] != "f"]
     if joined:
         raise ValueError(f"Dense prediction needs branches that are joined along f; {joined[0]!r} joins another axis.")
     cut = [n.name for n in nodes if getattr(n, "piece", None) and n.parent.shape.tags[n.piece[0]] != "f"]

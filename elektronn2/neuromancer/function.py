@@ -168,6 +168,7 @@ class Function:
         self.names = names or [i.node.name for i in self.inputs]
         self.shapes = shapes or [None] * len(self.inputs)
         self.last_exec_time = 0.0
+        self.finite = True
         self.settings = self._module = self._run = None
 
     # compile
@@ -267,7 +268,8 @@ class Function:
     # call
     def tensors(self, *values, only_finite=False):
         """Like a call, but takes arrays or tensors without checking and returns a tuple of tensors on the device:
-        outputs, then gradients. Updates are stored; with ``only_finite`` not if the first output is NaN or infinite."""
+        outputs, then gradients. Updates are stored; with ``only_finite`` not if the first output or a gradient is NaN or
+        infinite, which ``finite`` then tells."""
         self.compile()
         arguments = [self._to_device(v) for v in values]
         if self._needs_grad:
@@ -280,7 +282,8 @@ class Function:
             grads = torch.autograd.grad(results[0].sum(), [p.tensor for p in self.gradients], allow_unused=True)
             outputs = (*(o.detach() for o in outputs),
                        *(torch.zeros_like(p.tensor) if g is None else g for p, g in zip(self.gradients, grads)))
-        if only_finite and self.updates and not torch.isfinite(outputs[0]).all():
+        self.finite = not only_finite or all_finite(outputs[0], outputs[n:])
+        if not self.finite:
             return outputs
         with torch.no_grad():
             for (param, _), value in zip(self.updates, results[n:]):
@@ -342,6 +345,12 @@ def lossless(array, dtype):
         converted = array.astype(dtype)
         same = np.array_equal(converted.astype(array.dtype), array, equal_nan=array.dtype.kind == "f")
     return converted if same else None
+
+
+def all_finite(tensor, others=()):
+    """Whether a tensor holds no NaN and no infinity, nor do the norms of others. Waits for the device once."""
+    norms = torch._foreach_norm(list(others)) if others else ()
+    return bool(torch.isfinite(torch.cat([tensor.reshape(-1), *(norm.reshape(-1) for norm in norms)])).all())
 
 
 def to_numpy(tensor):

@@ -8,6 +8,7 @@ import numpy as np
 
 from elektronn2.config import config
 from elektronn2.neuromancer import graph, serialize
+from elektronn2.neuromancer.averaging import Averages
 from elektronn2.neuromancer.expression import Graph
 from elektronn2.neuromancer.function import Function, to_numpy
 from elektronn2.neuromancer.manager import GraphManager, model_manager
@@ -44,13 +45,14 @@ class Model(GraphManager):
     def __init__(self, name=""):
         super().__init__(name)
         self.meta_params = dict(DEFAULTS)
+        self.averages = Averages()
         self._unknown_optimisers = set()
         self.iterations = 0
         self.elapsed_time = 0.0
         self._times = deque(maxlen=config.time_per_step_smoothing_length)
         self._losses = deque(maxlen=config.loss_smoothing_length)
 
-    lr, mom, wd = map(_hyper, ("lr", "mom", "wd"))
+    lr, mom, wd, beta2, nesterov, clip_value, clip_norm, ema = map(_hyper, DEFAULTS)
 
     def reset(self):
         """Forget all nodes."""
@@ -263,7 +265,7 @@ class Model(GraphManager):
             self._optimisers[name] = OPTIMISERS[name](
                 [n.output for n in inputs], loss.output, None, self.trainable_params, loss.all_extra_updates,
                 [n.output for n in self.debug_outputs or ()], self.meta_params, [n.name for n in inputs],
-                [n.shape.shape for n in inputs])
+                [n.shape.shape for n in inputs], self.averages)
         return self._optimisers[name]
 
     @property
@@ -272,13 +274,25 @@ class Model(GraphManager):
         return {name: self.optimiser(name) for name in OPTIMISERS}
 
     def reset_optimisers(self):
-        """Let all optimisers forget their moments, as is needed when parameters were replaced."""
+        """Let all optimisers forget their moments and averages, as is needed when parameters were replaced."""
         for optimiser in self._optimisers.values():
             optimiser.reset()
+        self.averages.clear()
 
     def set_opt_meta_params(self, opt, value_dict):
-        """Set hyper-parameters (lr, mom, wd, for Adam and AdamW also beta2). KeyError for one that ``opt`` lacks."""
+        """Set hyper-parameters from a dict; :class:`~elektronn2.neuromancer.optimiser.Optimiser` explains them.
+
+        KeyError for one that the optimiser ``opt`` lacks, ValueError for a value that is not allowed.
+        """
         self.optimiser(opt).set_opt_meta_params(value_dict)
+
+    def averaged_weights(self):
+        """Context manager: within, the trainable parameters have their running averages (hyper-parameter ``ema``).
+
+        ``with model.averaged_weights(): model.save('averaged.mdl')``. Running averages of batch normalisation are taken as
+        they are. ValueError if there are no averages; training within is a RuntimeError.
+        """
+        return self.averages.swapped()
 
     def trainingstep(self, *inputs, optimiser="SGD", update_loss=False):
         """One update of the parameters; none if the loss is NaN or infinite.

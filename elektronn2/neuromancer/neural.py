@@ -27,11 +27,12 @@ from elektronn2.neuromancer.resampling import (
     spatial_layout,
 )
 from elektronn2.neuromancer.shape import TaggedShape
+from elektronn2.neuromancer.various import LRN, FaithlessMerge
 from elektronn2.utils.cnncalculator import conv_size, upsampled_size
 from elektronn2.utils.validate import as_tuple
 
-__all__ = ["GRU", "LSTM", "AutoMerge", "Conv", "Crop", "Dot", "FragmentsToDense", "NeuralLayer", "Pad", "Perceptron",
-           "Pool", "UpConv", "UpConvMerge", "Upsample"]
+__all__ = ["GRU", "LRN", "LSTM", "AutoMerge", "Conv", "Crop", "Dot", "FaithlessMerge", "FragmentsToDense", "NeuralLayer",
+           "Pad", "Perceptron", "Pool", "UpConv", "UpConvMerge", "Upsample"]
 
 logger = logging.getLogger("elektronn2log")
 

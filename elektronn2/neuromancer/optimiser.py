@@ -1,39 +1,50 @@
 """Optimisers: one training step per call.
 
-Hyper-parameters (``lr``, ``mom``, ``wd``, ``beta2``) belong to a model. Weight decay is decoupled: R(p) = wd * p
+Hyper-parameters (``lr``, ``mom``, ``wd``, ...) belong to a model. Weight decay is decoupled: R(p) = wd * p
 for regularised parameters (times ``apply_reg`` where that is above 1), added outside momentum and adaptation;
 biases are never regularised. All right-hand sides use the values before the step.
 """
 import numpy as np
 import torch
+from torch.optim.adamw import adamw
 
+from elektronn2.neuromancer.averaging import Averages
 from elektronn2.neuromancer.function import Function, to_numpy
 from elektronn2.neuromancer.registry import Registry
+from elektronn2.neuromancer.variables import laid_out_like
 from elektronn2.utils.validate import suggest
 
 OPTIMISERS = Registry("optimiser")
 
-DEFAULTS = dict(lr=1.0, mom=0.9, wd=0.0)
+DEFAULTS = dict(lr=1.0, mom=0.9, wd=0.0, beta2=0.999, nesterov=False, clip_value=None, clip_norm=None, ema=None)
+"""Hyper-parameters of a new model. None: not used."""
 
 
 class Optimiser:
     """Base: computes loss and gradients, then updates ``params`` and stores ``extra_updates``.
 
     ``inputs``, ``loss``, ``additional_outputs``: expressions; ``grads``: expressions, or None for those of the loss;
-    ``params``: parameters; ``extra_updates``: pairs (param, expression); ``meta_params``: a dict that a model shares
-    among its optimisers. A call returns [loss before the step, *additional outputs] as arrays.
+    ``params``: parameters; ``extra_updates``: pairs (param, expression); ``meta_params``, a dict, and ``averages``: shared
+    among the optimisers of a model. A call returns [loss before the step, *additional outputs] as arrays.
+
+    Every rule has these hyper-parameters: ``lr``, ``mom``, ``wd`` (learning rate, momentum, weight decay); ``clip_value``:
+    elements of gradients are cut to [-clip_value, clip_value]; ``clip_norm``: then gradients are scaled such that the norm
+    of all of them together is at most that (``torch.nn.utils.clip_grad_norm_``); ``ema``: decay, such as 0.999, of averages
+    of the parameters (:class:`~elektronn2.neuromancer.averaging.Averages`).
 
     A rule of your own: a subclass with ``accumulators`` (names of its state) and ``directions(params, grads, state)``,
-    lists of tensors in and out; the step is ``-lr * (direction + decay)``.
+    lists of tensors in and out; the step is ``-lr * (direction + decay)``. ``meta`` names its hyper-parameters, and
+    ``own_defaults`` (a dict) has the values of those that no other rule has.
     """
 
     accumulators = ()
-    meta = ("lr", "mom", "wd")
+    meta = ("lr", "mom", "wd", "clip_value", "clip_norm", "ema")
+    own_defaults = {}
     n_history = 3
     keep_history = False
 
     def __init__(self, inputs, loss, grads, params, extra_updates=(), additional_outputs=None, meta_params=None,
-                 names=None, shapes=None):
+                 names=None, shapes=None, averages=None):
         self.params = list(params)
         self._given_grads = list(grads or ())
         outputs = [loss, *(additional_outputs or ()), *self._given_grads]
@@ -41,15 +52,12 @@ class Optimiser:
         self.function = Function(inputs, outputs, extra_updates, name=f"{type(self).__name__} step", mode="train",
                                  gradients=() if grads else self.params, names=names, shapes=shapes)
         self.meta_params = dict(DEFAULTS) if meta_params is None else meta_params
-        for key, value in self.own_defaults().items():
+        for key, value in self.own_defaults.items():
             self.meta_params.setdefault(key, value)
+        self.averages = Averages() if averages is None else averages
         self.state = {}
         self.t = 0
         self._history = []
-
-    @classmethod
-    def own_defaults(cls):
-        return {}
 
     def set_opt_meta_params(self, value_dict):
         """Set hyper-parameters. KeyError for one that this rule does not have."""
@@ -65,23 +73,44 @@ class Optimiser:
     def step(self, *values):
         """One step on arrays or tensors that fit; returns [loss, *additional outputs] as tensors.
 
-        If the loss is NaN or infinite, nothing is changed."""
+        If the loss or a gradient is NaN or infinite, nothing is changed; if the loss is finite, FloatingPointError says
+        whose gradient is not.
+        """
         results = self.function.tensors(*values, only_finite=True)
-        if torch.isfinite(results[0]).all():
-            self.apply(results[self._n_outputs:])
-        return results[:self._n_outputs]
+        outputs, grads = results[:self._n_outputs], list(results[self._n_outputs:])
+        if self.function.finite:
+            self.apply(grads)
+        elif torch.isfinite(outputs[0]).all():
+            bad = [p.name for p, norm in zip(self.params, torch._foreach_norm(grads)) if not torch.isfinite(norm)]
+            raise FloatingPointError(f"The gradient of {', '.join(bad)} is NaN or infinite, although the loss is not "
+                                     f"({float(outputs[0].reshape(-1)[0]):g}): this step changed nothing.")
+        return outputs
 
     @torch.no_grad()
     def apply(self, grads):
         """Update the parameters from gradients in the order of ``params``."""
+        if self.averages.active:
+            raise RuntimeError("Training within averaged_weights() would be lost: leave it first.")
         tensors = [p.tensor for p in self.params]
         if not self.state:
             self.state = {k: [torch.zeros_like(t) for t in tensors] for k in self.accumulators}
+        self.state = {k: laid_out_like(values, tensors) for k, values in self.state.items()}
         self._remember(tensors)
         self.t += 1
-        grads = [g if g.stride() == t.stride() and g.dtype == t.dtype else torch.empty_like(t).copy_(g)
-                 for g, t in zip(grads, tensors)]
-        self.update(tensors, grads)
+        self.update(tensors, self._clip(laid_out_like(grads, tensors)))
+        if self.meta_params["ema"]:
+            self.averages.update(self.params, self.meta_params["ema"])
+        else:
+            self.averages.clear()
+
+    def _clip(self, grads):
+        value, norm = self.meta_params["clip_value"], self.meta_params["clip_norm"]
+        if value:
+            grads = torch._foreach_clamp_max(torch._foreach_clamp_min(grads, -value), value)
+        if norm:
+            total = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+            grads = torch._foreach_mul(grads, (norm / (total + 1e-6)).clamp(max=1))
+        return grads
 
     def update(self, tensors, grads):
         lr, wd = self.meta_params["lr"], self.meta_params["wd"]
@@ -102,7 +131,7 @@ class Optimiser:
             self._history = [*self._history[1 - self.n_history:], [t.clone() for t in tensors]]
 
     def repair(self):
-        """Zero the state and go back to the parameters of up to three steps earlier.
+        """Zero the state and go back to the parameters of up to three steps earlier; averages begin anew.
 
         Parameters are remembered once ``keep_history`` is True; ValueError before.
         """
@@ -112,28 +141,43 @@ class Optimiser:
             for p, old in zip(self.params, self._history[0]):
                 p.tensor.copy_(old)
         self.reset()
+        self.averages.clear()
 
     def reset(self):
         """Forget the state."""
         self.state, self.t, self._history = {}, 0, []
 
     def get_state(self):
-        """Dict of arrays that :meth:`set_state` takes back."""
-        state = {f"{k}/{i}": t.cpu().numpy() for k, ts in self.state.items() for i, t in enumerate(ts)}
-        return {"t": self.t, **{k: v.copy() for k, v in state.items()}}
+        """Dict that :meth:`set_state` takes back: ``t``, the number of steps, and per accumulator a list of arrays in the
+        order of ``params``."""
+        return {"t": self.t, **{k: [t.cpu().contiguous().numpy().copy() for t in values]
+                                for k, values in self.state.items()}}
 
     def set_state(self, state):
-        self.t = int(state["t"])
-        self.state = {k: [torch.empty_like(p.tensor).copy_(torch.as_tensor(state[f"{k}/{i}"]))
-                          for i, p in enumerate(self.params)] for k in self.accumulators} if self.t else {}
+        self.reset()
+        self.t = state["t"]
+        if self.t:
+            tensors = [p.tensor for p in self.params]
+            self.state = {k: laid_out_like([torch.from_numpy(np.array(v)) for v in state[k]], tensors)
+                          for k in self.accumulators}
 
 
 def check_hyper(name, value):
-    """A hyper-parameter as float. ValueError unless it is a number of at least 0, and below 1 for mom and beta2."""
+    """A hyper-parameter, numbers as float. ValueError if it is not allowed: numbers are at least 0, ``mom``, ``beta2`` and
+    ``ema`` are also below 1; ``ema``, ``clip_norm`` and ``clip_value`` are None (not used) or above 0; ``nesterov`` is True
+    or False."""
+    if name == "nesterov":
+        if not isinstance(value, (bool, np.bool_)):
+            raise ValueError(f"Hyper-parameter 'nesterov' must be True or False, got {value!r}.")
+        return bool(value)
+    optional, fraction = name in ("ema", "clip_norm", "clip_value"), name in ("mom", "beta2", "ema")
+    if optional and value is None:
+        return None
     number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not number or not np.isfinite(value) or value < 0 or (name in ("mom", "beta2") and value >= 1):
-        limits = "at least 0 and below 1" if name in ("mom", "beta2") else "at least 0"
-        raise ValueError(f"Hyper-parameter {name!r} must be a number of {limits}, got {value!r}.")
+    if not number or not np.isfinite(value) or value < 0 or (optional and value == 0) or (fraction and value >= 1):
+        limits = ("above 0" if optional else "at least 0") + " and below 1" * fraction
+        raise ValueError(f"Hyper-parameter {name!r} must be a number {'' if optional else 'of '}{limits}"
+                         f"{', or None' * optional}, got {value!r}.")
     return float(value)
 
 
@@ -146,13 +190,21 @@ def decay_factor(param):
 
 @OPTIMISERS
 class SGD(Optimiser):
-    """Gradient descent with momentum: d = g + mom * d; p -= lr * (d + R)."""
+    """Gradient descent with momentum: d = g + mom * d; p -= lr * (d + R).
+
+    With ``nesterov`` = True the step is along g + mom * d (with the new d), as in ``torch.optim.SGD``. Source: Nesterov
+    1983, in the form of Sutskever et al. 2013, On the importance of initialization and momentum in deep learning.
+    """
 
     accumulators = ("direction",)
+    meta = (*Optimiser.meta, "nesterov")
 
     def directions(self, tensors, grads, state):
-        torch._foreach_mul_(state["direction"], self.meta_params["mom"])
+        mom = self.meta_params["mom"]
+        torch._foreach_mul_(state["direction"], mom)
         torch._foreach_add_(state["direction"], grads)
+        if self.meta_params["nesterov"]:
+            return torch._foreach_add(grads, state["direction"], alpha=mom)
         return state["direction"]
 
 
@@ -205,11 +257,7 @@ class Adam(Optimiser):
     """
 
     accumulators = ("means", "squares")
-    meta = ("lr", "mom", "wd", "beta2")
-
-    @classmethod
-    def own_defaults(cls):
-        return dict(beta2=0.999)
+    meta = (*Optimiser.meta, "beta2")
 
     def directions(self, tensors, grads, state):
         mom, beta2 = self.meta_params["mom"], self.meta_params["beta2"]
@@ -231,52 +279,15 @@ class AdamW(Optimiser):
     ``mom`` and ``beta2`` are its betas. Source: Loshchilov and Hutter 2017, Decoupled weight decay regularization.
     """
 
-    meta = ("lr", "mom", "wd", "beta2")
-    _torch = None
-
-    @classmethod
-    def own_defaults(cls):
-        return dict(beta2=0.999)
-
-    def _make(self):
-        groups = {}
-        for p in self.params:
-            groups.setdefault(decay_factor(p), []).append(p.tensor)
-        self._torch = torch.optim.AdamW([dict(params=v, factor=k) for k, v in groups.items()], fused=True)
+    accumulators = ("means", "squares")
+    meta = (*Optimiser.meta, "beta2")
 
     def update(self, tensors, grads):
-        if self._torch is None:
-            self._make()
-        for group in self._torch.param_groups:
-            group.update(lr=self.meta_params["lr"], betas=(self.meta_params["mom"], self.meta_params["beta2"]),
-                         weight_decay=self.meta_params["wd"] * group["factor"])
-        for t, g in zip(tensors, grads):
-            t.grad = g
-            own = self._torch.state[t]
-            for key, value in own.items():  # the fused step walks memory: parameter and state must be laid out alike
-                if value.shape == t.shape and value.stride() != t.stride():
-                    own[key] = torch.empty_like(t).copy_(value)
-        self._torch.step()
-        for t in tensors:
-            t.grad = None
-
-    def reset(self):
-        super().reset()
-        self._torch = None
-
-    def get_state(self):
-        state = {"t": self.t}
-        for i, p in enumerate(self.params):
-            for key, value in (self._torch.state[p.tensor] if self._torch else {}).items():
-                state[f"{key}/{i}"] = torch.as_tensor(value).cpu().numpy().copy()
-        return state
-
-    def set_state(self, state):
-        self.reset()
-        self.t = int(state["t"])
-        if self.t:
-            self._make()
-            for i, p in enumerate(self.params):
-                own = {k.split("/")[0]: torch.as_tensor(v) for k, v in state.items() if k.endswith(f"/{i}")}
-                self._torch.state[p.tensor] = {
-                    k: v.to(p.tensor.device) if k == "step" else torch.empty_like(p.tensor).copy_(v) for k, v in own.items()}
+        hyper, factors = self.meta_params, [decay_factor(p) for p in self.params]
+        for factor in set(factors):
+            members = [i for i, own in enumerate(factors) if own == factor]
+            values, gradients, means, squares = ([each[i] for i in members] for each in (
+                tensors, grads, self.state["means"], self.state["squares"]))
+            steps = list(torch.full((len(members),), self.t - 1.0, device=values[0].device).unbind())
+            adamw(values, gradients, means, squares, [], steps, fused=True, amsgrad=False, maximize=False, lr=hyper["lr"],
+                  beta1=hyper["mom"], beta2=hyper["beta2"], weight_decay=hyper["wd"] * factor, eps=1e-8)

@@ -11,6 +11,12 @@ def as_floatX(x):
     return np.asarray(x, dtype=config.floatX, order="C")
 
 
+def laid_out_like(values, tensors):
+    """The values as tensors of the dtype, device and memory layout of others; those that are so already are not copied."""
+    return [v if v.dtype == t.dtype and v.device == t.device and v.stride() == t.stride()
+            else torch.empty_like(t, requires_grad=False).copy_(v) for v, t in zip(values, tensors)]
+
+
 class VariableParam:
     """A value shared by all functions that use it.
 

@@ -1,9 +1,12 @@
-"""Nodes for special purposes: other axes for the same values."""
-from elektronn2.neuromancer import computations
+"""Nodes for special purposes: other axes for the same values, random variables, local response normalisation."""
+from elektronn2.neuromancer import computations as C
 from elektronn2.neuromancer.node import Node
+from elektronn2.neuromancer.node_basic import Concat, aligned_outputs, merged_shape
+from elektronn2.neuromancer.resampling import spatial_layout
 from elektronn2.neuromancer.shape import TaggedShape
+from elektronn2.utils.validate import as_tuple
 
-__all__ = ["Reshape"]
+__all__ = ["LRN", "FaithlessMerge", "GaussianAEVBPrior", "GaussianRV", "Reshape"]
 
 
 class Reshape(Node):
@@ -41,7 +44,7 @@ class Reshape(Node):
     def _make_output(self):
         open_axis = None if None in self._declared.shape else "b"  # dense prediction runs with a batch size of its own
         sizes = [-1 if n is None or t == open_axis else n for n, t in zip(self._declared, self._declared.tags)]
-        self.output = computations.reshape(self.parent.output, sizes)
+        self.output = C.reshape(self.parent.output, sizes)
 
     def _calc_shape(self):
         self.shape = self._declared
@@ -79,3 +82,160 @@ def _with_kept_space(shape, before):
     new, old = ([(t, n) for t, n in zip(s.tags, s)] for s in (shape, before))
     same = new[0] == old[0] and new[shape.spatial_axes[0]:] == old[before.spatial_axes[0]:]
     return before._new(shape=shape.shape, tags=shape.tags) if same else shape
+
+
+def _setting(node, name, value):
+    """A number that belongs to ``node`` and that can be changed at any time: a parameter that is never trained."""
+    node.make_param(name, value, (), None, apply_train=False, apply_reg=False)
+    return node.model.graph.param(node.params[name])
+
+
+class LRN(Node):
+    """Local response normalisation: ``x / (k + alpha * m) ** beta`` with m the mean of x squared around each value.
+
+    Input (b, f, *L), output (b, f, *L). ``mode`` 'spatial': m over a box of ``filter_shape`` voxels (odd) of the same
+    feature, with zeros outside; 'channel': m over ``filter_shape`` (one odd number) neighbouring features, edge features
+    repeated. ``alpha``, ``beta`` and ``k`` are parameters that are not trained.
+
+    Raises ValueError for an even filter or an unknown mode.
+
+    Source: Krizhevsky et al. 2012, ImageNet classification with deep convolutional neural networks (section 3.3, which
+    sums over features where this takes the mean).
+
+    >>> import numpy as np
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> y = nm.LRN(nm.Input((1, 3), 'b,f', print_repr=False), 3, 'channel', alpha=3, beta=1, print_repr=False)
+    >>> y(np.array([[0, 1, 1]], 'float32'))
+    array([[0.        , 0.33333334, 0.25      ]], dtype=float32)
+    """
+
+    def __init__(self, parent, filter_shape, mode="spatial", alpha=0.0001, k=1, beta=0.75, name="LRN", print_repr=True):
+        super().__init__(parent, name, print_repr)
+        if mode not in ("spatial", "channel"):
+            raise ValueError(f"LRN {name!r}: mode must be 'spatial' or 'channel', got {mode!r}.")
+        self.mode = mode
+        ndim = spatial_layout(self, parent) if mode == "spatial" else 1
+        self._axis = parent.shape.tag2index("f")
+        self.filter_shape = as_tuple(filter_shape, ndim, f"filter_shape of LRN {name!r}")
+        if any(n % 2 == 0 for n in self.filter_shape):
+            raise ValueError(f"LRN {name!r}: filter_shape must be odd, to have a middle, got {filter_shape!r}.")
+        self._alpha, self._k, self._beta = (_setting(self, n, v) for n, v in (("alpha", alpha), ("k", k), ("beta", beta)))
+
+    def _make_output(self):
+        x = self.parent.output
+        m = (C.box_mean(x * x, self.filter_shape) if self.mode == "spatial"
+             else C.neighbour_mean(x * x, self.filter_shape[0], self._axis))
+        self.output = x / (self._k + self._alpha * m) ** self._beta
+
+    def _calc_shape(self):
+        self.shape = self.parent.shape
+        if self.mode == "spatial":
+            self.shape = self.shape.shifted([-(n // 2) for n in self.filter_shape]).convolved(self.filter_shape)
+
+    def _repr_details(self):
+        return f"{self.mode}, filter={self.filter_shape}, "
+
+
+class FaithlessMerge(Concat):
+    """Concatenation that fails at times while training, so that both parts learn to do without the other.
+
+    With probability ``failing_prob`` per call, one of the two is replaced by zeros: ``easy_features`` with probability
+    ``hardeasy_ratio``, else ``hard_features``. In prediction nothing fails. Both rates are parameters that are not trained.
+    Input (b, f_i, *L) twice, output (b, f_1 + f_2, *L), or joined along another ``axis``. ValueError for rates beyond 0..1.
+    """
+
+    def __init__(self, hard_features, easy_features, axis="f", failing_prob=0.5, hardeasy_ratio=0.8, name="faithless_merge",
+                 print_repr=True):
+        super().__init__([hard_features, easy_features], axis, name, print_repr)
+        for key, rate in (("failing_prob", failing_prob), ("hardeasy_ratio", hardeasy_ratio)):
+            if not 0 <= rate <= 1:
+                raise ValueError(f"FaithlessMerge {name!r}: {key} must be in 0 to 1, got {rate!r}.")
+        self._failing = _setting(self, "failing_prob", failing_prob)
+        self._ratio = _setting(self, "hardeasy_ratio", hardeasy_ratio)
+
+    def _make_output(self):
+        hard, easy = aligned_outputs(self.parents)
+        fails, spares_hard = C.happens(self._failing), C.happens(self._ratio)
+        train = C.concatenate([hard * (1 - fails * (1 - spares_hard)), easy * (1 - fails * spares_hard)], self.axis)
+        self.output = C.by_mode(train, C.concatenate([hard, easy], self.axis))
+
+
+class GaussianRV(Node):
+    """A normally distributed random variable: ``mu + exp(log_sig) * N(0, 1)``, differentiable in both.
+
+    Inputs (b, f, *L) twice, output (b, f, *L), or (b, n_samples, f, *L) with ``n_samples`` independent draws. It
+    is random in prediction, too; its expectation is ``mu``. :meth:`make_priorlayer` gives the loss that pulls it towards
+    N(0, 1).
+
+    Raises ValueError if shapes differ or, with samples, there is no axis b.
+
+    Source: Kingma and Welling 2014, Auto-encoding variational Bayes.
+    """
+
+    def __init__(self, mu, log_sig, n_samples=0, name="state", print_repr=True):
+        super().__init__([mu, log_sig], name, print_repr)
+        self.mu, self.log_sig = mu, log_sig
+        self._merged, self.n_samples = _sampled(self, n_samples)
+
+    def _make_output(self):
+        mu, log_sig = aligned_outputs(self.parents)
+        self.output = C.gaussian(*_repeated(self, mu, log_sig))
+
+    def _calc_shape(self):
+        self.shape = self._merged
+
+    def _calc_comp_cost(self):
+        self.computational_cost = self.shape.stripnone_prod
+
+    def make_priorlayer(self):
+        """A :class:`GaussianAEVBPrior` of the same variable, named after this node."""
+        return GaussianAEVBPrior(self.mu, self.log_sig, self.n_samples, name=f"{self.name}_prior",
+                                 print_repr=self.print_repr)
+
+
+class GaussianAEVBPrior(Node):
+    """How far a normal distribution is from N(0, 1), per element: ``0.5 * (mu**2 + sig**2 - 1 - 2 * log_sig)``.
+
+    Inputs mu and log_sig (b, f, *L), output (b, f, *L), or (b, n_samples, f, *L) with the same values for every sample.
+    The sum over elements is the Kullback-Leibler divergence of independent variables.
+
+    Source: Kingma and Welling 2014, Auto-encoding variational Bayes, appendix B.
+
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> mu = nm.ValueNode((1, 2), 'b,f', value=[[0, 2]], print_repr=False)
+    >>> log_sig = nm.ValueNode((1, 2), 'b,f', print_repr=False)
+    >>> nm.GaussianRV(mu, log_sig, print_repr=False).make_priorlayer()()
+    array([[0., 2.]], dtype=float32)
+    """
+
+    def __init__(self, mu, log_sig, n_samples=0, name="prior", print_repr=True):
+        super().__init__([mu, log_sig], name, print_repr)
+        self._merged, self.n_samples = _sampled(self, n_samples)
+
+    def _make_output(self):
+        mu, log_sig = _repeated(self, *aligned_outputs(self.parents))
+        self.output = 0.5 * (mu * mu + (2 * log_sig).exp() - 1 - 2 * log_sig)
+
+    def _calc_shape(self):
+        self.shape = self._merged
+
+    def _calc_comp_cost(self):
+        self.computational_cost = self.shape.stripnone_prod
+
+
+def _sampled(node, n_samples):
+    """(shape of both parents with an axis s right of b, number of samples); without samples there is no axis s."""
+    shape = merged_shape(node, node.parents)
+    n, = as_tuple(n_samples, 1, f"n_samples of {type(node).__name__} {node.name!r}", minimum=0)
+    if n and not shape.hastag("b"):
+        raise ValueError(f"{type(node).__name__} {node.name!r}: samples need an axis b to stand beside; "
+                         f"{node.parents[0].name!r} is {shape}.")
+    return (shape.addaxis("b", n, "s") if n else shape), n
+
+
+def _repeated(node, *values):
+    if not node.n_samples:
+        return values
+    return [C.repeat(v, node.n_samples, node._merged.tag2index("s")) for v in values]

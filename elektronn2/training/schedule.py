@@ -82,9 +82,10 @@ class Schedule:
     def bind_variable(self, variable_param=None, obj=None, prop_name=None):
         """Let the schedule set ``variable_param`` (a parameter), or else the attribute ``prop_name`` of ``obj``.
 
-        Its value now is that from which the schedule starts. The values of ``updates`` are tried, so that one that cannot be
-        set is found before training. Raises AttributeError if there is no such attribute, TypeError if it is no number and
-        the schedule computes with it, ValueError if it is empty or refuses a value.
+        Its value now is that from which the schedule starts. The values of ``updates``, and the 0 that other kinds lead to
+        or begin with, are tried, so that one that cannot be set is found before training. Raises AttributeError if there is
+        no such attribute, TypeError if it is no number and the schedule computes with it, ValueError if it is empty or
+        refuses a value.
         """
         if (variable_param is None) == (obj is None) or (obj is None) != (prop_name is None):
             raise TypeError("bind_variable needs either variable_param, or obj and prop_name.")
@@ -98,7 +99,12 @@ class Schedule:
             raise ValueError(f"A schedule for {self.name} changes nothing: the model has no {self.name}.")
         if self.kind != "updates" and np.asarray(start).dtype.kind not in "fiu":
             raise TypeError(f"{self.name} is {start!r}: only 'updates' can schedule a value that is no number.")
-        trials = [v for _, v in self.updates] if self.kind == "updates" else [np.asarray(start, float).tolist()]
+        if self.kind == "updates":
+            trials = [value for _, value in self.updates]
+        else:
+            start_value = np.asarray(start, float)
+            reaches_zero = self.warmup or self.kind in ("lindec", "cosine")
+            trials = [start_value.tolist(), *([(0 * start_value).tolist()] if reaches_zero else ())]
         for value in [*trials, start]:
             try:
                 self._write(value)

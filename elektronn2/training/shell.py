@@ -22,13 +22,12 @@ import elektronn2.neuromancer as nm
 from elektronn2.config import config
 from elektronn2.neuromancer.optimiser import OPTIMISERS
 from elektronn2.training.preview import write_png
-from elektronn2.training.trainutils import DEFAULTS, login
+from elektronn2.training.trainutils import DEFAULTS, HYPER, VARIABLES, login
 from elektronn2.utils import plotting
 from elektronn2.utils.validate import suggest
 
 logger = logging.getLogger("elektronn2log")
 
-HYPER = ("lr", "mom", "wd", "mixing", "dropout_rates", "gradnet_rates")
 # a word, and what follows unless it makes the line a Python expression or assignment
 _COMMAND = re.compile(r"\s*(\w+)(?:\s+(?![=(\[,:+*%<>!&|]|[-/]\s|(?:in|is|and|or|if|not)\s)(.*))?\s*$")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -116,7 +115,7 @@ class Shell:
         """Settings of run, library and model as they are, by the names under which they can be assigned."""
         exp, model = self.trainer.exp_config, self.trainer.model
         return {**{k: getattr(exp, k) for k in DEFAULTS}, **vars(config),
-                **{k: getattr(model, k) for k in ("lr", "mom", "wd", "dropout_rates", "gradnet_rates")}}
+                **{k: getattr(model, k) for k in VARIABLES if k != "mixing"}}
 
     def interact(self):
         """Read and run commands until the user leaves. Returns whether training shall go on."""
@@ -265,7 +264,7 @@ class Shell:
     def _values(self):
         """What can be set by assignment, with copies of dicts, to notice changes."""
         ns = self.ip.user_ns
-        names = (*DEFAULTS, *vars(config), *HYPER, *COPIES)
+        names = (*DEFAULTS, *vars(config), *VARIABLES, *COPIES)
         return {k: _copy(ns[k]) for k in names if k in ns}
 
     def _take_over(self):
@@ -280,7 +279,7 @@ class Shell:
                 self.say(f"{name} = {ns[name]!r} from the next step on")
             except Exception as error:  # of whatever the setting leads to
                 self._restore(name, ns[name], old.get(name))
-                self.say(f"{name} was not changed: {error}")
+                self.say(f"{name} was not changed: {error.args[0] if isinstance(error, KeyError) else error}")
         ns.update(self._current())
         self._before = self._values()
 
@@ -288,6 +287,8 @@ class Shell:
         """Set one setting of the model, the run or the library, and all that follows from it."""
         trainer, exp = self.trainer, self.trainer.exp_config
         if name in HYPER:
+            trainer.model.set_opt_meta_params(exp.optimiser, {name: value})
+        elif name in VARIABLES:
             setattr(trainer.model, name, value)
         elif name in vars(config):
             if name in AT_START:

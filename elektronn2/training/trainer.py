@@ -20,12 +20,14 @@ from elektronn2.config import config
 from elektronn2.neuromancer.init import reseed
 from elektronn2.neuromancer.manager import model_manager
 from elektronn2.neuromancer.model import modelload
+from elektronn2.neuromancer.optimiser import OPTIMISERS
 from elektronn2.training import callbacks, preview
 from elektronn2.training.history import HistoryTracker
 from elektronn2.training.loop import Loop, StopTraining
 from elektronn2.training.parallelisation import BackgroundProc
 from elektronn2.training.schedule import Schedule
 from elektronn2.training.shell import Shell
+from elektronn2.training.trainutils import HYPER, VARIABLES
 from elektronn2.utils import plotting
 from elektronn2.utils.basic import atomic_write, pretty_string_time
 from elektronn2.utils.validate import suggest
@@ -117,12 +119,15 @@ class Trainer:
             schedules[name] = schedule = Schedule(**description)  # checked when the config took it
             if name in self.model.nontrainable_params:
                 schedule.bind_variable(variable_param=self.model.nontrainable_params[name])
-            elif name in ("lr", "mom", "wd", "mixing", "dropout_rates", "gradnet_rates"):
+            elif name in VARIABLES:
+                rule = self.exp_config.optimiser
+                if name in HYPER and name not in OPTIMISERS[rule].meta:
+                    raise AttributeError(f"schedules: {rule} has no {name!r}, only {', '.join(OPTIMISERS[rule].meta)}.")
                 schedule.bind_variable(obj=self.model, prop_name=name)
             elif hasattr(self.exp_config, name):
                 schedule.bind_variable(obj=self.exp_config, prop_name=name)
             else:
-                known = ["lr", "mom", "wd", "mixing", "dropout_rates", "gradnet_rates", *self.model.nontrainable_params]
+                known = [*VARIABLES, *self.model.nontrainable_params]
                 raise AttributeError(f"schedules: there is no variable {name!r}.{suggest(name, known)} Known: {known}.")
             logger.info("Schedule of %s: %s", name, schedule)
         return schedules

@@ -17,6 +17,7 @@ from elektronn2.config import config, execute
 from elektronn2.data.io import how_to_get
 from elektronn2.neuromancer.function import resolve_device
 from elektronn2.neuromancer.model import Model
+from elektronn2.neuromancer.optimiser import DEFAULTS as HYPER
 from elektronn2.neuromancer.optimiser import OPTIMISERS, check_hyper
 from elektronn2.training.history import HistoryTracker, loadhistorytracker
 from elektronn2.training.schedule import Schedule
@@ -38,6 +39,7 @@ REQUIRED = ("data_class", "n_steps", "max_runtime", "history_freq", "monitor_bat
 DICTS = ("model_load_args", "preview_kwargs", "data_init_kwargs", "data_batch_args", "optimiser_params", "schedules")
 LIVE = ("preview_kwargs", "data_batch_args", "n_steps", "max_runtime", "history_freq", "monitor_batch_size", "optimiser",
         "optimiser_params", "schedules", "class_weights")  # may be changed while a run goes on
+VARIABLES = (*HYPER, "mixing", "dropout_rates", "gradnet_rates")  # of a model, set by schedules and in the shell
 OLD = {
     "lr_schedule": "schedules = {'lr': {...}}", "wd_schedule": "schedules = {'wd': {...}}",
     "mom_schedule": "schedules = {'mom': {...}}", "dropout_schedule": "schedules = {'dropout_rates': {...}}",

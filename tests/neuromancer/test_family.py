@@ -119,6 +119,14 @@ SAMPLES = {
         lambda b: nm.Reshape(image(b), (None, 84), "b,f", **QUIET),
         lambda b: nm.Reshape(image(b), nm.graphutils.TaggedShape((b, 4, 21), "b,f,x", strides=[3], fov=[7])
                              if b else nm.graphutils.TaggedShape((None, 84), "b,f"), **QUIET)],
+    "LRN": [lambda b: nm.LRN(image(b), (3, 1), **QUIET), lambda b: nm.LRN(vector(b), 3, "channel", 1, 2, 1.5, **QUIET),
+            lambda b: nm.LRN(nm.Input((b, 4, 3), "b,x,f", **QUIET), 5, "channel", alpha=2, **QUIET)],
+    "FaithlessMerge": [lambda b: nm.FaithlessMerge(image(b), image(b, 3), **QUIET),
+                       lambda b: nm.FaithlessMerge(image(b), image(b), "x", 0.7, 0.1, **QUIET)],
+    "GaussianRV": [lambda b: nm.GaussianRV(image(b), image(b), **QUIET),
+                   lambda b: nm.GaussianRV(vector(b), vector(b), 3, **QUIET)],
+    "GaussianAEVBPrior": [lambda b: nm.GaussianAEVBPrior(image(b), image(b), **QUIET),
+                          lambda b: nm.GaussianAEVBPrior(vector(b), vector(b), 3, **QUIET)],
     "ApplyFunc": [
         lambda b: nm.ApplyFunc(image(b), torch.nn.functional.silu),
         lambda b: nm.ApplyFunc(vector(b), torch.nn.functional.leaky_relu, (0.2,), dict(inplace=False)),
@@ -335,7 +343,7 @@ def settle(model):
     rng = np.random.default_rng(4)
     for n in model.nodes.values():
         for k, p in n.params.items():
-            if not p.constant and k not in ("dropout_rate", "gradnet_rate"):
+            if not p.constant and k not in ("dropout_rate", "gradnet_rate", "failing_prob", "hardeasy_ratio"):
                 p.set_value(rng.uniform(0.1, 0.9, p.shape))
 
 
@@ -504,6 +512,16 @@ INVALID = {  # arguments that each class must refuse: (error, what the message n
                 (ValueError, "one size", lambda: nm.Reshape(image(None), (1, 84), "b,f", **QUIET)),
                 (ValueError, "do not give", lambda: nm.Reshape(v := vector(1), v.shape, "b,f", **QUIET)),
                 (ValueError, "fragments", lambda: nm.Reshape(fragments(), (None,), "f", **QUIET))],
+    "LRN": [(ValueError, "mode", lambda: nm.LRN(image(1), 3, "feature", **QUIET)),
+            (ValueError, "odd", lambda: nm.LRN(image(1), 2, **QUIET)),
+            (ValueError, "needs 2 values", lambda: nm.LRN(image(1), (3, 3, 3), **QUIET)),
+            (NotImplementedError, "b, f and", lambda: nm.LRN(vector(1), 3, **QUIET))],
+    "FaithlessMerge": [(ValueError, "failing_prob", lambda: nm.FaithlessMerge(image(1), image(1), failing_prob=2, **QUIET)),
+                       (ValueError, "'x'", lambda: nm.FaithlessMerge(image(1), one((5, 7)), **QUIET))],
+    "GaussianRV": [(ValueError, "'f'", lambda: nm.GaussianRV(image(1), image(1, 3), **QUIET)),
+                   (ValueError, "n_samples", lambda: nm.GaussianRV(image(1), image(1), -1, **QUIET)),
+                   (ValueError, "axis b", lambda: nm.GaussianRV(v := nm.Input((2,), "f", **QUIET), v, 2, **QUIET))],
+    "GaussianAEVBPrior": [(ValueError, "'f'", lambda: nm.GaussianAEVBPrior(image(1), image(1, 3), **QUIET))],
     "ApplyFunc": [(TypeError, "functor", lambda: nm.ApplyFunc(image(1), "tanh"))],
     "Perceptron": [(ValueError, "n_f", lambda: nm.Perceptron(vector(1), 3, "maxout 2", **QUIET)),
                    (ValueError, "mean", lambda: nm.Perceptron(vector(1), 2, mean=np.ones(2), **QUIET)),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from elektronn2 import neuromancer as nm
+from elektronn2.neuromancer.optimiser import DEFAULTS
 from elektronn2.neuromancer.variables import ConstantParam, VariableParam
 from elektronn2.training.schedule import Schedule
 
@@ -159,6 +160,49 @@ def test_the_variables_of_a_model():
         bind("dropout_rate", dec=0.9)
     with pytest.raises(ValueError, match="is constant"):
         Schedule(dec=0.9).bind_variable(variable_param=ConstantParam(1.0, "w"))
+
+
+def test_gradnet_rates():
+    x = nm.Input((2, 1, 8), "b,f,x")
+    a = nm.Conv(x, 3, 3, gradnet_mode="ind")
+    nm.Conv(a, 2, 3, gradnet_mode="ind")
+    model = nm.model_manager.getmodel()
+    schedule = Schedule(lindec=[4000, 1.0])
+    schedule.bind_variable(obj=model, prop_name="gradnet_rates")
+    assert model.gradnet_rates == [1, 1]
+    schedule.update(1000)
+    assert model.gradnet_rates == [0.75, 0.75]
+
+
+def test_hyper_parameters_and_mixing_of_a_model():
+    x = nm.Input((2, 3), "b,f")
+    loss = nm.AggregateLoss([nm.AggregateLoss(nm.Perceptron(x, 2)), nm.AggregateLoss(nm.Perceptron(x, 2))],
+                            mixing_weights=[0.6, 0.4])
+    model = nm.model_manager.getmodel()
+    model.designate_nodes(x, loss_node=loss)
+    model.set_opt_meta_params("Adam", dict(lr=0.8, mom=0.8, wd=0.8, beta2=0.8, clip_value=0.8, clip_norm=0.8, ema=0.8))
+
+    def bind(prop_name, **kwargs):
+        schedule = Schedule(**kwargs)
+        schedule.bind_variable(obj=model, prop_name=prop_name)
+        return schedule
+    for name in DEFAULTS.keys() - {"nesterov"}:
+        bind(name, dec=0.5).update(1000)
+        assert getattr(model, name) == 0.4
+        bind(name, updates=[(10, 0.9)]).update(10)
+        assert getattr(model, name) == 0.9
+        if name in ("clip_value", "clip_norm", "ema"):
+            with pytest.raises(ValueError, match=f"The schedule of {name} cannot set it to 0.0.*above 0"):
+                bind(name, cosine=100)
+            assert getattr(model, name) == 0.9
+        else:
+            bind(name, cosine=100).update(50)
+            assert getattr(model, name) == pytest.approx(0.45)
+    bind("nesterov", updates=[(5, True)]).update(5)
+    bind("mixing", updates=[(5, [0.5, 0.5])]).update(5)
+    assert model.nesterov and model.mixing == pytest.approx([0.5, 0.5])
+    bind("mixing", warmup=10).update(4)
+    assert model.mixing == pytest.approx([0.2, 0.2])
 
 
 def test_categories():

@@ -127,6 +127,16 @@ def test_another_optimiser_keeps_the_hyper_parameters_that_it_has(shell, trainer
     assert "optimiser_params" in shell.type("optimiser_params['lr'] = 0.5") and trainer.model.lr == 0.5
 
 
+def test_all_hyper_parameters_of_the_optimiser_can_be_assigned(shell, trainer):
+    for line in ("ema = 0.9", "clip_norm = 2.0", "clip_value = None", "beta2 = 0.95"):
+        shell.type(line)
+    model = trainer.model
+    assert (model.ema, model.clip_norm, model.clip_value, model.beta2) == (0.9, 2.0, None, 0.95)
+    assert "ema was not changed: Hyper-parameter 'ema' must be" in shell.type("ema = 2") and model.ema == 0.9
+    assert "nesterov was not changed: AdamW has no hyper-parameter 'nesterov'" in shell.type("nesterov = True")
+    assert shell.ip.user_ns["nesterov"] is False is model.nesterov
+
+
 def test_large_arrays_are_summarised(shell, capsys):
     shell.type("np.zeros((50, 50)), np.ones(2)")
     out = capsys.readouterr().out

@@ -1,5 +1,6 @@
 """A whole run without a terminal: what it computes, what it writes, and how it ends."""
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -96,7 +97,23 @@ def test_max_runtime_ends_a_run_as_meant(tmp_path):
     assert (tmp_path / "runs" / "run" / "run-FINAL.mdl").exists()
 
 
+def test_schedules_of_every_hyper_parameter(tmp_path):
+    text = """{'lr': {'warmup': 4}, 'mom': {'updates': [(3, 0.5)]}, 'wd': {'cosine': 24}, 'beta2': {'updates': [(3, 0.9)]},
+              'clip_value': {'updates': [(3, 0.1), (5, None)]}, 'clip_norm': {'dec': 0.5},
+              'ema': {'updates': [(3, 0.9)]}}"""
+    path = write_config(tmp_path, change={'{"lr": {"dec": 0.995}}': text, '"wd": 0.5e-4': '"wd": 0.5e-4, "clip_norm": 2.0'})
+    trainer = Trainer(ExperimentConfig(path))
+    assert trainer.run()
+    m = trainer.model
+    assert (m.lr, m.mom, m.beta2, m.clip_value, m.ema) == (1e-3, 0.5, 0.9, None, 0.9) and m.averages
+    assert m.wd == pytest.approx(0.25e-4) and m.clip_norm == 2
+
+
 def test_unknown_schedule_and_batch_size(tmp_path):
+    with pytest.raises(AttributeError, match="AdamW has no 'nesterov', only lr, mom, wd, clip_value, clip_norm, ema, beta2"):
+        Trainer(ExperimentConfig(write_config(tmp_path, change={'{"lr": {"dec": 0.995}}':
+                                                                "{'nesterov': {'updates': [(3, True)]}}"})))
+    shutil.rmtree(tmp_path / "runs")
     with pytest.raises(AttributeError, match="no variable 'lrr'.*Did you mean 'lr'"):
         Trainer(ExperimentConfig(write_config(tmp_path, change={'{"lr": {': '{"lrr": {'})))
     folder = tmp_path / "b"
