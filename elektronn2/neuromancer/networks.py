@@ -100,6 +100,21 @@ def residual_unet(raw, n_class=2, n_f=(28, 36, 48, 64, 80), filter_shape=3, pool
     return style.scores(_built("residual_unet", _residual_unet, raw, n_f, filters, pools, style), n_class)
 
 
+def vnet(raw, n_class=2, n_f=(16, 32, 64, 128, 256), filter_shape=5, pool_shape=2, conv_mode="same",
+         activation_func="prelu", norm=None, print_repr=True):
+    """V-Net: residual stages of 1, 2, 3, 3, ... convolutions, strided convolutions down, transposed ones up, joined by
+    concatenation. Output (b, n_class, *out), in the resolution of the input.
+
+    The input of each stage is added to its last convolution; on the way up a stage has 2 ``n_f`` features.
+
+    Source: Milletari et al. 2016, V-Net: fully convolutional neural networks for volumetric medical image segmentation.
+    """
+    n_f, style = _features(n_f), _Style(conv_mode, activation_func, norm, print_repr)
+    out = _built("vnet", _vnet, raw, n_f, _per_level(filter_shape, len(n_f), raw, "filter_shape"),
+                 _per_level(pool_shape, len(n_f) - 1, raw, "pool_shape"), style)
+    return style.scores(out, n_class)
+
+
 def n337(raw, n_class=3, n_f=80, mfp=False, print_repr=True):
     """Plain network of field of view 85 per axis: filters 2, 3, 3, 3, 3, 3, 3, each of the first three with pooling by 2.
 
@@ -164,7 +179,7 @@ class _Style:
                              f"{suggest(self.norm, NORMS)}")
 
     def conv(self, parent, n_f, filter_shape, activation_func=None, **arguments):
-        """A convolution with normalisation and activation."""
+        """A convolution, or a strided one, with normalisation and activation."""
         act = activation_func or self.activation_func
         arguments = dict(conv_mode=self.conv_mode, w=self.w, print_repr=self.print_repr, **arguments)
         if self.norm in (None, "batch"):
@@ -268,6 +283,29 @@ def _module(parent, n_f, filter_shape, style):
     first = style.conv(parent, n_f, filter_shape)
     last = style.conv(style.conv(first, n_f, filter_shape), n_f, filter_shape, "lin")
     return ResidualAdd(last, first, style.activation_func, print_repr=style.print_repr)
+
+
+def _vnet(raw, n_f, filters, pools, style):
+    out, skips = raw, []
+    n_convs = [min(i + 1, 3) for i in range(len(n_f))]
+    for i, (n, filter_shape) in enumerate(zip(n_f, filters)):
+        out = _stage(out, n, filter_shape, n_convs[i], style)
+        if i < len(pools):
+            skips.append(out)
+            out = replace(style, conv_mode="valid").conv(out, n_f[i + 1], pools[i], stride=pools[i])
+    for skip, n, filter_shape, k in reversed(list(zip(skips, n_f, filters, n_convs))):
+        out = UpConvMerge(skip, out, n, upconv_kwargs=dict(activation_func=style.activation_func),
+                          print_repr=style.print_repr)
+        out = _stage(out, 2 * n, filter_shape, k, style)
+    return out
+
+
+def _stage(parent, n_f, filter_shape, n_convs, style):
+    out = parent
+    for _ in range(n_convs - 1):
+        out = style.conv(out, n_f, filter_shape)
+    out = style.conv(out, n_f, filter_shape, "lin")
+    return ResidualAdd(out, parent, style.activation_func, print_repr=style.print_repr)
 
 
 def _chain(raw, n_f, filters, pools, style):

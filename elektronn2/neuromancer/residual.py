@@ -81,10 +81,10 @@ def ResidualAdd(branch, skip, activation_func="relu", name="residual", print_rep
     """The sum of ``branch`` and ``skip``, a node that ``branch`` was computed from, then the activation.
 
     ``skip`` is brought to the place and the shape of ``branch`` (b, f, *L): cropped on both ends as far as ``branch`` has
-    lost voxels, and, if its features differ, projected by a convolution with filters of size 1, without activation.
-    ``activation_func``: 'lin' for none. Returns the last node.
+    lost voxels, and, if its features or its resolution differ, projected by a convolution with filters of size 1,
+    without activation, strided as ``branch`` is. ``activation_func``: 'lin' for none. Returns the last node.
 
-    ValueError, naming the nodes, if they cannot meet: their strides differ, or they are half a voxel apart.
+    ValueError, naming the nodes, if they cannot meet: ``branch`` is finer, or they are half a voxel apart.
 
     Source: He et al. 2016, Deep residual learning for image recognition.
 
@@ -99,22 +99,24 @@ def ResidualAdd(branch, skip, activation_func="relu", name="residual", print_rep
     where = f"ResidualAdd of {branch.name!r} {b} and {skip.name!r} {s}"
     if b.tags != s.tags:
         raise ValueError(f"{where}: their axes differ.")
-    crops = []
+    crops, steps = [], []
     for tag, c_branch, c_skip, t_branch, t_skip in zip(b.spatial_tags, b.centre, s.centre, b.strides, s.strides):
-        if t_branch != t_skip:
-            raise ValueError(f"{where}: on axis {tag!r} their strides are {t_branch} and {t_skip} input voxels. Pool or "
-                             "upsample one of them.")
-        crop = (c_branch - c_skip) / Fraction(t_skip)
-        if crop.denominator != 1:
+        crop, step = (c_branch - c_skip) / Fraction(t_skip), Fraction(t_branch) / Fraction(t_skip)
+        if step.denominator != 1:
+            raise ValueError(f"{where}: on axis {tag!r} their strides are {t_branch} and {t_skip} input voxels, so no "
+                             "strided projection fits. Pool the branch, or upsample the skip.")
+        if crop.denominator != 1 or (crop < 0 and crop % step):
             raise ValueError(f"{where}: on axis {tag!r} they are shifted by {float(crop):g} voxels against each other. "
                              "Change one filter or pooling size by one.")
         crops.append(int(crop))
+        steps.append(int(step))
     if any(c < 0 for c in crops):
-        branch = Crop(branch, [max(-c, 0) for c in crops], print_repr=print_repr)
+        branch = Crop(branch, [max(-c, 0) // t for c, t in zip(crops, steps)], print_repr=print_repr)
     if any(c > 0 for c in crops):
         skip = Crop(skip, [max(c, 0) for c in crops], print_repr=print_repr)
-    if b["f"] != s["f"]:
-        skip = Conv(skip, b["f"], [1] * b.ndim, activation_func="lin", name="projection", print_repr=print_repr)
+    if b["f"] != s["f"] or any(t > 1 for t in steps):
+        skip = Conv(skip, b["f"], [1] * b.ndim, activation_func="lin", name="projection", print_repr=print_repr,
+                    stride=steps)
     if activation_func in ("lin", "linear"):
         return Add(branch, skip, name=name, print_repr=print_repr)
     return Activation(Add(branch, skip, print_repr=print_repr), activation_func, name=name, print_repr=print_repr)

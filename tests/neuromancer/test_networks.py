@@ -34,6 +34,9 @@ GEOMETRY = [
     ("residual_unet", {}, (18, 160, 160), (18, 160, 160), (55, 315, 315), (0,) * 3, 1),
     ("residual_unet", dict(norm="instance"), (96, 160), (96, 160), (315, 315), (0,) * 2, 1),
     ("residual_unet", dict(n_f=(4, 6), conv_mode="valid"), (19, 60, 60), (1, 28, 28), (19, 35, 35), (9, 16, 16), 1),
+    # stages of 1, 2, 3, 3, 3, 3, 3, 2, 1 convolutions (4 times the stride 1, 2, 4, 8, 16, 8, ...), strided ones and back
+    ("vnet", dict(n_f=(2, 4, 4, 6, 6)), (32, 48), (32, 48), (1 + 4 * (1 + 4 + 12 + 24 + 48 + 24 + 12 + 4 + 1) + 30,) * 2,
+     (0,) * 2, 1),
     ("n337", {}, (93,) * 3, (2,) * 3, (85,) * 3, (42,) * 3, 8),
     ("n337", dict(mfp=True), (92,) * 3, (8,) * 3, (85,) * 3, (42,) * 3, 1),
     ("n537", dict(n_f=4), (163, 171), (1, 2), (163,) * 2, (81,) * 2, 8),
@@ -76,6 +79,18 @@ def test_features_of_the_residual_unet():
     assert not any(type(n).__name__ == "Concat" for n in model.nodes.values())
     filters = [n.filter_shape for n in model.nodes.values() if isinstance(n, nm.Conv)]
     assert filters[0] == filters[-2] == (1, 5, 5) and set(filters[1:-2]) == {(3, 3, 3)} and filters[-1] == (1, 1, 1)
+
+
+def test_stages_of_the_vnet():
+    """Convolutions per stage, features on both ways, and what is joined how: by the published figure."""
+    model, _ = network("vnet", (16, 16, 16))
+    wide = [n for n in model.nodes.values() if type(n).__name__ == "Conv" and n.filter_shape == (5, 5, 5)]
+    assert [n.n_f for n in wide] == [16, 32, 32, 64, 64, 64, *[128] * 3, *[256] * 3, *[256] * 3, *[128] * 3, 64, 64, 32]
+    down = [n for n in model.nodes.values() if type(n).__name__ == "Conv" and n.stride == (2, 2, 2)]
+    assert [n.n_f for n in down] == [32, 64, 128, 256] and {n.filter_shape for n in down} == {(2, 2, 2)}
+    assert [n.n_f for n in model.nodes.values() if isinstance(n, nm.UpConv)] == [128, 64, 32, 16]
+    assert {n.activation_func for n in wide} == {"prelu", "lin"} and not any(
+        isinstance(n, nm.Pool) for n in model.nodes.values())
 
 
 @pytest.mark.parametrize(("name", "norm", "kind"), [("unet", "batch", "Conv"), ("unet", "instance", "InstanceNorm"), (
@@ -137,6 +152,7 @@ def test_weights_depend_on_the_seed_alone():
 LEARN = [("unet", dict(n_f=(8, 16, 16)), (48, 48, 48)), ("unet", dict(n_f=(8, 16, 16), conv_mode="same", norm="instance"),
                                                         (32, 32)),
          ("residual_unet", dict(n_f=(6, 8, 10)), (6, 32, 32)), ("residual_unet", dict(n_f=(8, 16), norm="group"), (32, 32)),
+         ("vnet", dict(n_f=(4, 8, 12)), (16, 16, 16)),
          ("n337", dict(n_f=8), (109, 109)), ("n337", dict(n_f=8, mfp=True), (92, 92)), ("n537", dict(n_f=8), (187, 187)),
          ("n726", dict(n_f=8), (129, 129)), ("n926", dict(n_f=8), (167, 167)), ("neuro3d", {}, (121, 121)),
          ("neuro3d_lite", {}, (7, 51, 51))]
@@ -165,6 +181,7 @@ def test_learns(name, arguments, patch, tmp_path):
 TILES = [("unet", dict(n_f=(2, 4)), (24, 24), (40, 36)), ("unet", dict(n_f=(2, 4), conv_mode="same"), (48, 48), (64, 72)),
          ("unet", dict(n_f=(4, 4), norm="layer"), (20, 20, 20), (24, 24, 28)),
          ("residual_unet", dict(n_f=(2, 3), norm="batch"), (24, 44, 44), (26, 48, 46)),
+         ("vnet", dict(n_f=(2, 3)), (48, 48), (56, 50)),
          ("n337", dict(n_f=2), (93, 85), (93, 101)), ("neuro3d_lite", {}, (5, 43, 43), (7, 43, 51))]
 
 

@@ -143,6 +143,18 @@ def test_residual_add_crops_and_projects(rng):
     np.testing.assert_allclose(node(a), wanted, atol=1e-12)
 
 
+@pytest.mark.parametrize(("mode", "length", "inner"), [("same", 9, slice(None)), ("valid", 11, slice(1, -1))])
+def test_residual_add_strides(mode, length, inner, rng):
+    """A branch of lower resolution: a strided projection of what lies under its voxels."""
+    x = source((1, 2, length), "b,f,x")
+    y = nm.Conv(x, 2, 3, conv_mode=mode, activation_func="lin", stride=2, **QUIET)
+    node = nm.ResidualAdd(y, x, "lin", **QUIET)
+    a = rng.normal(size=(1, 2, length))
+    w, b = x.model["projection"].w.get_value(), x.model["projection"].b.get_value()
+    np.testing.assert_allclose(node(a), y(a) + R.naive_conv(a[..., inner][..., ::2], w, b), atol=1e-12)
+    assert node.shape.strides == [2]
+
+
 def test_residual_add_crops_the_branch():
     """A branch that is larger than the skip."""
     x = source((1, 2, 9), "b,f,x")
