@@ -8,8 +8,8 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = """
 utils errors
-config malis data graph computations init shape registry manager expression
-variables utils.gpu loss_functions
+config malis data graph computations init shape registry manager expression utils.unpickle
+variables utils.gpu utils.legacy loss_functions
 function averaging
 dense
 node optimiser serialize
@@ -17,7 +17,7 @@ node_basic loss_checks
 class_loss number_loss distance_loss recurrent resampling
 overlap_loss affinity_loss various
 neural loss graphutils graphmanager
-normalisation residual
+normalisation residual legacy
 rebuild networks
 model
 neuromancer

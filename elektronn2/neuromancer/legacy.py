@@ -16,7 +16,7 @@ import numpy as np
 from elektronn2.errors import ModelFileError
 from elektronn2.neuromancer import serialize
 from elektronn2.neuromancer.manager import model_manager
-from elektronn2.neuromancer.node_basic import Input, arguments_like
+from elektronn2.neuromancer.node_basic import FromTensor, Input, arguments_like, split
 from elektronn2.neuromancer.registry import NODES
 from elektronn2.neuromancer.shape import TaggedShape, parse_tags
 from elektronn2.utils.unpickle import Record, Reference, read_pickle
@@ -40,7 +40,7 @@ def load(path, allow_functions=False):
     """
     content = read_pickle(path, RECORDS)
     if not (isinstance(content, (tuple, list)) and len(content) == 2 and all(isinstance(c, dict) for c in content)):
-        raise ModelFileError(f"{path} is a pickle, but no model of ELEKTRONN2: that is a pair of dicts (nodes, designations).")
+        raise ModelFileError(f"{path} is a pickle, but no model of ELEKTRONN2, which is a pair of dicts (nodes and roles).")
     descriptors, designations = content
     previous = model_manager.current, model_manager.last
     model = model_manager.newmodel(None)
@@ -83,13 +83,39 @@ class _Importer:
         self.values_seen = 0
 
     def add(self, name, entry):
-        if isinstance(entry, (list, tuple)) and len(entry) == 2 and _is(entry[0], "NodeDescriptor"):
-            self.add_node(name, *entry)
+        if isinstance(entry, (list, tuple)) and len(entry) == 2:
+            descriptor, params = entry
+        else:
+            descriptor, params = entry, {}
+        if _is(descriptor, "SplitDescriptor"):
+            self.add_split(name, descriptor)
+        elif _is(descriptor, "NodeDescriptor"):
+            cls = self.node_class(descriptor.attributes["cls"])
+            if cls is not FromTensor:  # its split makes it
+                self.add_node(name, cls, descriptor, params)
         else:
             raise ModelFileError("neither a NodeDescriptor with its parameters nor a SplitDescriptor")
 
-    def add_node(self, name, descriptor, params):
-        cls = self.node_class(descriptor.attributes["cls"])
+    def add_split(self, name, descriptor):
+        """Split again, under the same name, what was split: ``node_id`` names it, ``args`` and ``kwargs`` say how."""
+        function = descriptor.attributes["func"]
+        if not isinstance(function, Reference) or function.name != "split" or not function.module.startswith(f"{PACKAGE}."):
+            raise ModelFileError("a split by another function than that of ELEKTRONN2")
+        args, kwargs = self.value(list(descriptor.attributes["args"])), self.value(dict(descriptor.attributes["kwargs"]))
+        if args and isinstance(args[0], NODES["Node"]):
+            node, *args = args
+        else:
+            node = kwargs.pop("node", None) or self.node(descriptor.attributes["node_id"])
+        arguments = inspect.signature(split).bind(node, *args, **kwargs).arguments
+        if not isinstance(arguments.get("name"), (list, tuple)):
+            arguments["name"] = name
+        if node.name in self.late_features and isinstance(arguments.get("axis"), int):
+            arguments["axis"] = _features_first_axis(arguments["axis"])
+        pieces = split(**arguments)
+        if node.name in self.late_features:
+            self.late_features.update(p.name for p in pieces)
+
+    def add_node(self, name, cls, descriptor, params):
         arguments = self.arguments(cls, descriptor)
         values = self.values(params)
         if "tags" in arguments and "shape" in arguments:
@@ -97,16 +123,15 @@ class _Importer:
         elif any(p in self.late_features for p in _parents(arguments)):
             self.late_features.add(name)
             if isinstance(arguments.get("axis"), int):
-                arguments["axis"] = {1: 2, 2: 1}.get(arguments["axis"], arguments["axis"])
+                arguments["axis"] = _features_first_axis(arguments["axis"])
         if cls.__name__ == "Conv":
             self.flip_kernels(name, arguments, values)
             arguments.pop("invalidate_fov", None)  # the field of view is always known here
         like = self.linked(arguments) if cls is Input else None
         print_repr = arguments.pop("print_repr", True)
         self.check_sharing(cls, arguments)
-        for key in values.keys() - set(serialize.WEIGHTS):
-            if key in _parameters(cls) and arguments.get(key) is None:
-                arguments[key] = values[key]
+        if "value" in values and "value" in _parameters(cls) and arguments.get("value") is None:
+            arguments["value"] = values["value"]  # of a constant
         node = cls(**arguments, name=name, print_repr=False)
         node.like, node.print_repr = like, bool(print_repr)
         self.set_values(node, arguments, values)
@@ -116,8 +141,9 @@ class _Importer:
         if not isinstance(cls, Reference):
             raise ModelFileError("its class is no class")
         if cls.name not in NODES or not (cls.module.startswith(f"{PACKAGE}.") or cls.module == NODES[cls.name].__module__):
+            skeletons = "Skel" in cls.name or cls.name == "GenericInput"
             raise ModelFileError(f"its class {cls} does not exist in this library" + (
-                " (networks that trace skeletons cannot be read)" if "Skel" in cls.name or cls.name == "GenericInput" else ""))
+                "; networks that trace skeletons cannot be read" if skeletons else ""))
         return NODES[cls.name]
 
     # -- arguments -----------------------------------------------------------------------------------
@@ -129,7 +155,7 @@ class _Importer:
         if cls.__name__ == "ApplyFunc" and functor is None and len(args) > 1:
             args, functor = list(args), args[1]
             args[1] = None
-        bound = inspect.signature(cls.__init__).bind(None, *map(self.value, args), **{k: self.value(v) for k, v in kwargs.items()})
+        bound = inspect.signature(cls.__init__).bind(None, *map(self.value, args), **self.value(kwargs))
         arguments = dict(list(bound.arguments.items())[1:])
         if functor is not None:
             if not isinstance(functor, Reference):
@@ -168,7 +194,7 @@ class _Importer:
         return value
 
     def node(self, pointer):
-        target = pointer.attributes["target_id"]
+        target = pointer if isinstance(pointer, str) else pointer.attributes["target_id"]
         if not isinstance(target, str) or target not in self.model.nodes:
             raise ModelFileError("it needs a node that is not in the file before it" + (
                 f": {target!r}" if isinstance(target, str) else ""))
@@ -245,6 +271,11 @@ class _Importer:
 def _known(fov):
     """The field of view, or None where the original did not know it (-1)."""
     return None if fov is None or min(fov, default=1) < 0 else fov
+
+
+def _features_first_axis(axis):
+    """Index of an axis in b,f,z,... that had ``axis`` in b,z,f,..."""
+    return {1: 2, 2: 1, -4: -3, -3: -4}.get(axis, axis)
 
 
 def _parameters(cls):

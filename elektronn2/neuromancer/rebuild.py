@@ -5,7 +5,7 @@ import random
 import string
 
 from elektronn2.errors import ModelFileError
-from elektronn2.neuromancer import serialize
+from elektronn2.neuromancer import legacy, serialize
 from elektronn2.neuromancer.manager import model_manager
 from elektronn2.neuromancer.neural import Conv
 from elektronn2.neuromancer.node_basic import Input, Node, arguments_like
@@ -30,10 +30,22 @@ def modelload(file_name, override_mfp_to_active=False, imposed_patch_size=None, 
     upsampling is left as it is). ``restore_kwargs``: ``make_weights_constant``, ``replace_bn`` ('remove', 'predict',
     'const'), ``lock_trainable_params`` (number of nodes, or names), ``unlock_all_params``, ``allow_functions``.
 
+    Files of the first ELEKTRONN2 are read too, without executing anything in them (see ``utils/unpickle.py``).
+
     Raises ModelFileError for a file that is damaged or foreign, ValueError for sizes or options that do not fit.
     """
-    return _rebuild(*serialize.load(file_name), override_mfp_to_active, imposed_patch_size, imposed_batch_size, name,
+    description = _read(file_name, restore_kwargs.get("allow_functions", False))
+    return _rebuild(*description, override_mfp_to_active, imposed_patch_size, imposed_batch_size, name,
                     **restore_kwargs)
+
+
+def _read(file_name, allow_functions=False):
+    """(description, tensors) of a model file, ours or of the first ELEKTRONN2."""
+    if not serialize.is_old(file_name):
+        return serialize.load(file_name)
+    logger.info("%s is a model of the first ELEKTRONN2 and is converted each time it is read; to do that once: "
+                "elektronn2-convert OLD.mdl NEW.mdl", file_name)
+    return legacy.load(file_name, allow_functions)
 
 
 def rebuild_model(model, override_mfp_to_active=False, imposed_patch_size=None, name=None, **kwargs):
@@ -255,7 +267,7 @@ def _to_dense_before(arguments):
 
 def params_from_model_file(file_name):
     """Dict node -> param -> array of a model file, for nodes that have parameters."""
-    return _params_by_node(serialize.load(file_name)[1])
+    return _params_by_node(_read(file_name)[1])
 
 
 def _params_by_node(tensors):

@@ -21,6 +21,7 @@ from elektronn2.neuromancer.registry import NODES
 from elektronn2.neuromancer.shape import TaggedShape
 from elektronn2.neuromancer.variables import VariableParam
 from elektronn2.utils.basic import atomic_write
+from elektronn2.utils.unpickle import is_pickle
 
 FORMAT = 1
 KEY = "elektronn2"
@@ -127,7 +128,11 @@ def _find_function(address):
 
 def save(model, path):
     """Write a model file, atomically: if it fails, an existing file stays as it was."""
-    description, tensors = describe(model)
+    write(*describe(model), path)
+
+
+def write(description, tensors, path):
+    """Write what :func:`describe` returns as a model file, atomically."""
     data = safetensors.numpy.save(tensors, metadata={KEY: json.dumps(description)})
     path = Path(path).expanduser()
     with atomic_write(path) as temporary, open(temporary, "wb") as f:
@@ -135,20 +140,23 @@ def save(model, path):
 
 
 # -- reading ------------------------------------------------------------------------------------------
+def is_old(path):
+    """Whether a model file is one of the first ELEKTRONN2. Raises FileNotFoundError."""
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no model file {path}.")
+    with open(path, "rb") as f:
+        return is_pickle(f.read(8))
+
+
 def load(path):
     """(description, tensors) of a model file.
 
     Raises FileNotFoundError, or ModelFileError for a file that is truncated, damaged or not a model.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no model file {path}.")
-    with open(path, "rb") as f:
-        head = f.read(8)
-    pickled = head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05") and any(head[4:])
-    if pickled or head[:2] == b"\x1f\x8b":  # safetensors begins with a length, whose upper bytes are zero
-        raise ModelFileError(f"{path} is a pickle, as the first ELEKTRONN2 wrote its models. Opening a pickle can execute "
-                             "code, so it is not opened here.")
+    if is_old(path):
+        raise ModelFileError(f"{path} is a pickle, as the first ELEKTRONN2 wrote its models; modelload reads it.")
     try:
         with safetensors.safe_open(str(path), framework="np") as f:
             metadata = f.metadata() or {}

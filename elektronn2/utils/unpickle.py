@@ -107,14 +107,24 @@ class _Machine:
         self.allowance = 4 * len(data) + 2 ** 20
         for code, argument, self.position in pickletools.genops(data):
             if code.name == "STOP":
-                result, = self.stack
-                return result
+                return self.pop()
             if code.name in VALUES:
                 self.stack.append(CONSTANTS.get(code.name, argument))
             elif code.name in INSTRUCTIONS:
                 INSTRUCTIONS[code.name](self, argument)
             else:
                 raise ModelFileError(f"the instruction {code.name}, which the models of the time do not have")
+
+    def last(self):
+        """The object on top; a mark is none."""
+        if self.stack[-1] is _MARK:
+            raise ModelFileError("a mark in the place of an object")
+        return self.stack[-1]
+
+    def pop(self):
+        item = self.last()
+        del self.stack[-1]
+        return item
 
     def pop_mark(self):
         items = []
@@ -123,9 +133,9 @@ class _Machine:
         return items[::-1]
 
     def top(self, kind, doing):
-        if not isinstance(self.stack[-1], kind):
-            raise ModelFileError(f"{doing} an object of {type(self.stack[-1]).__name__}")
-        return self.stack[-1]
+        if not isinstance(self.last(), kind):
+            raise ModelFileError(f"{doing} an object of {type(self.last()).__name__}")
+        return self.last()
 
     def spend(self, size):
         """Stop a small file that asks for a large memory by copying one thing again and again."""
@@ -141,14 +151,14 @@ class _Machine:
         self.top(dict, "setting items of").update(_pairs(items[::2], items[1::2]))
 
     def append(self, _):
-        self.extend([self.stack.pop()])
+        self.extend([self.pop()])
 
     def set_item(self, _):
-        value, key = self.stack.pop(), self.stack.pop()
+        value, key = self.pop(), self.pop()
         self.set_items([key, value])
 
     def make_tuple(self, n):
-        items = [self.stack.pop() for _ in range(n)]
+        items = [self.pop() for _ in range(n)]
         self.stack.append(tuple(items[::-1]))
 
     def make_dict(self, _):
@@ -156,14 +166,14 @@ class _Machine:
         self.stack.append(_pairs(items[::2], items[1::2]))
 
     def put(self, index):
-        self.memo[len(self.memo) if index is None else index] = self.stack[-1]
+        self.memo[len(self.memo) if index is None else index] = self.last()
 
     # -- objects -------------------------------------------------------------------------------------
     def global_(self, argument):
         self.stack.append(Reference(*argument.split(" ", 1)))
 
     def stack_global(self, _):
-        name, module = self.stack.pop(), self.stack.pop()
+        name, module = self.pop(), self.pop()
         if not isinstance(name, str) or not isinstance(module, str):
             raise ModelFileError("a name that is no text")
         self.stack.append(Reference(module, name))
@@ -174,7 +184,7 @@ class _Machine:
         self.stack.append(Record(cls))
 
     def new(self, _):
-        arguments, cls = self.stack.pop(), self.stack.pop()
+        arguments, cls = self.pop(), self.pop()
         self.new_object(cls, arguments)
 
     def obj(self, _):
@@ -185,7 +195,7 @@ class _Machine:
         self.new_object(Reference(*argument.split(" ", 1)), tuple(self.pop_mark()))
 
     def reduce(self, _):
-        arguments, function = self.stack.pop(), self.stack.pop()
+        arguments, function = self.pop(), self.pop()
         make = FUNCTIONS.get((function.module, function.name)) if isinstance(function, Reference) else None
         if make is None:
             raise ModelFileError(f"it would call {_short(function)}")
@@ -195,7 +205,7 @@ class _Machine:
         self.spend(len(made) if isinstance(made, (bytes, dict)) else 0)
 
     def build(self, _):
-        state, target = self.stack.pop(), self.stack[-1]
+        state, target = self.pop(), self.last()
         if isinstance(target, Record) and isinstance(state, dict):
             target.attributes.update(state)
             self.spend(len(state))
@@ -278,14 +288,14 @@ FUNCTIONS = {("collections", "OrderedDict"): _ordered_dict, ("_codecs", "encode"
              **{(m, "bytes"): _empty_bytes for m in BUILTINS},
              **{(m, "_reconstruct"): _new_array for m in MULTIARRAY}, **{(m, "scalar"): _scalar for m in MULTIARRAY}}
 
-VALUES = {"NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
-          "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
+VALUES = {"NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT",
+          "BINFLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
           "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"}
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 INSTRUCTIONS = {
     "PROTO": lambda m, _: None, "FRAME": lambda m, _: None,
     "MARK": lambda m, _: m.stack.append(_MARK), "POP": lambda m, _: m.stack.pop(), "POP_MARK": lambda m, _: m.pop_mark(),
-    "DUP": lambda m, _: m.stack.append(m.stack[-1]),
+    "DUP": lambda m, _: m.stack.append(m.last()),
     "PUT": _Machine.put, "BINPUT": _Machine.put, "LONG_BINPUT": _Machine.put, "MEMOIZE": _Machine.put,
     "GET": lambda m, i: m.stack.append(m.memo[i]), "BINGET": lambda m, i: m.stack.append(m.memo[i]),
     "LONG_BINGET": lambda m, i: m.stack.append(m.memo[i]),
