@@ -39,7 +39,7 @@ CLASSES = {  # module: class: arguments, of the original
         AbsLoss="pred target margin scale_correction", GaussianNLL="mu sig target sig_is_log",
         BetaNLL="mode concentration target", EuclideanDistance="pred target", RampLoss="d_low d_big margin",
         OneHot="target n_class axis"),
-    "various": dict(GaussianRV="mu log_sig n_samples", GaussianAEVBPrior="", Reshape="parent shape tags strides fov"),
+    "various": dict(GaussianRV="mu log_sig n_samples", GaussianAEVBPrior="mu log_sig n_samples", Reshape="parent shape tags strides fov"),
 }
 OLD = {name: (f"elektronn2.neuromancer.{module}", arguments.split())
        for module, classes in CLASSES.items() for name, arguments in classes.items()}
@@ -151,6 +151,8 @@ def descriptors(model):
         owners = {id(p): ParamPointer(target_id=n.name, param_name=k) for n in model.nodes.values()
                   for k, p in n.params.items()}
         arguments = {k: owners.get(id(v)) or old_argument(v, k, cls) for k, v in arguments.items()}
+        if cls == "ValueNode" and isinstance(arguments.get("value"), np.ndarray):  # as a bare array it was lost
+            arguments["value"] = [arguments["value"], "const"]
         args = []
         for name in names:  # those that users give by position
             if name not in arguments or name in ("w", "b", "fov", "margin", "activation_func", "batch_normalisation"):

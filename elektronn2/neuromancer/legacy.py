@@ -262,6 +262,9 @@ class _Importer:
         if unknown:
             raise ModelFileError(f"it has parameters here that are called {list(node.params)}; the file has also {unknown}")
         absent = [k for k in node.params if k in serialize.WEIGHTS and k not in values and arguments.get(k) is None]
+        if absent == ["value"] and node.value.constant:
+            logger.warning("Node %s: the file does not hold its value (the original lost it, or it was 0): it is 0.", node.name)
+            absent = []
         if absent:
             raise ModelFileError(f"the file lacks its parameters {absent}")
         node.set_param_values({k: v.reshape(node.params[k].shape) if v.size == 1 else v for k, v in values.items()},
