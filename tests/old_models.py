@@ -37,9 +37,11 @@ CLASSES = {  # module: class: arguments, of the original
         MalisNLL="pred aff_gt seg_gt nhood unrestrict_neg class_weights example_weights",
         BinaryNLL="pred target subtract_label_entropy", SquaredLoss="pred target margin scale_correction",
         AbsLoss="pred target margin scale_correction", GaussianNLL="mu sig target sig_is_log",
-        BetaNLL="mode concentration target", EuclideanDistance="pred target", RampLoss="d_low d_big margin",
+        BetaNLL="mode concentration target", EuclideanDistance="pred target",
+        RampLoss="d_low d_big margin",
         OneHot="target n_class axis"),
-    "various": dict(GaussianRV="mu log_sig n_samples", GaussianAEVBPrior="mu log_sig n_samples", Reshape="parent shape tags strides fov"),
+    "various": dict(GaussianRV="mu log_sig n_samples",
+                    GaussianAEVBPrior="mu log_sig n_samples", Reshape="parent shape tags strides fov"),
 }
 OLD = {name: (f"elektronn2.neuromancer.{module}", arguments.split())
        for module, classes in CLASSES.items() for name, arguments in classes.items()}

@@ -130,8 +130,7 @@ class _Importer:
         like = self.linked(arguments) if cls is Input else None
         print_repr = arguments.pop("print_repr", True)
         self.check_sharing(cls, arguments)
-        if "value" in values and "value" in _parameters(cls) and arguments.get("value") is None:
-            arguments["value"] = values["value"]  # of a constant
+        self.give_weights(cls, arguments, values)
         node = cls(**arguments, name=name, print_repr=False)
         node.like, node.print_repr = like, bool(print_repr)
         self.set_values(node, arguments, values)
@@ -257,13 +256,22 @@ class _Importer:
             raise ModelFileError("its parameters are no arrays")
         return {k: np.asarray(v) for k, v in params.items()}
 
+    def give_weights(self, cls, arguments, values):
+        """Weights as arguments, so that a node of another size than that of its weights is refused before it is made."""
+        measured = ("mean", "std") if arguments.get("batch_normalisation") in ("train", "fadeout") else ()
+        for key in serialize.WEIGHTS:
+            if key in values and key in _parameters(cls) and key not in measured and arguments.get(key) is None:
+                arguments[key] = values[key]
+        if "w" in _parameters(cls) and arguments.get("w") is None:
+            raise ModelFileError("the file lacks its parameters ['w']")
+
     def set_values(self, node, arguments, values):
         unknown = [k for k in values if k not in node.params]
         if unknown:
             raise ModelFileError(f"it has parameters here that are called {list(node.params)}; the file has also {unknown}")
         absent = [k for k in node.params if k in serialize.WEIGHTS and k not in values and arguments.get(k) is None]
         if absent == ["value"] and node.value.constant:
-            logger.warning("Node %s: the file does not hold its value (the original lost it, or it was 0): it is 0.", node.name)
+            logger.warning("Node %s: the file does not hold its value, which was 0 or was lost; it is 0.", node.name)
             absent = []
         if absent:
             raise ModelFileError(f"the file lacks its parameters {absent}")

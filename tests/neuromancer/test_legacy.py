@@ -1,5 +1,6 @@
 """Models of the first ELEKTRONN2: its own files with what it computed, and files of every node class written as it did."""
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -275,6 +276,8 @@ DAMAGE = {  # a change of the descriptors of ``network``, and words of the error
     "no target": (parent(NodePointer()), "'first'.*target_id"),
     "unknown argument": (lambda e: e["first"][0].kwargs.update(colour=1), "'first'.*colour"),
     "weights are missing": (lambda e: e["first"][1].pop("w"), "'first'.*lacks its parameters.*'w'"),
+    "bias is missing": (lambda e: e["first"][1].pop("b"), "'first'.*lacks its parameters.*'b'"),
+    "more features than weights": (lambda e: e["first"][0].args.__setitem__(1, 10 ** 12), "'first'.*shape"),
     "weights of another shape": (lambda e: e["first"][1].update(w=np.ones((3, 3, 2, 2), "float32")), "'first'.*shape"),
     "weights that are a list": (lambda e: e["first"][1].update(w=[1.0]), "'first'.*no arrays"),
     "more weights": (lambda e: e["first"][1].update(v=np.ones(3, "float32")), r"'first'.*\['v'\]"),
@@ -296,6 +299,23 @@ def test_damage(name, tmp_path):
     with pytest.raises(ValueError, match=f"old.mdl.*{message}"):
         modelload(tmp_path / "old.mdl")
     assert (list(nm.model_manager.models), nm.model_manager.current) == before
+
+
+def test_damage_at_any_place(tmp_path):
+    """An old file with some bytes changed: a ValueError, or a model; nothing else, and no half-read model stays."""
+    data, rng, read = oracle("mdl_and_bn")[0].read_bytes(), random.Random(1), 0
+    for _ in range(150):
+        changed = bytearray(data)
+        for _ in range(rng.randint(1, 3)):
+            changed[rng.randrange(len(data))] = rng.choice(b"RbK0c.(tueN\x85\x86" + bytes([rng.randrange(256)]))
+        (tmp_path / "old.mdl").write_bytes(changed)
+        try:
+            legacy.load(tmp_path / "old.mdl")
+            read += 1
+        except ValueError:
+            pass
+        assert not nm.model_manager.models
+    assert 5 < read < 145
 
 
 @pytest.mark.parametrize("content, message", [
