@@ -18,7 +18,8 @@ class_loss number_loss distance_loss recurrent resampling
 overlap_loss affinity_loss various
 neural loss graphutils graphmanager
 normalisation residual legacy
-rebuild networks
+rebuild networks bioimageio
+export
 model
 neuromancer
 training

@@ -65,6 +65,8 @@ def conv(x, w, b=None, border_mode="valid", stride=None, dilation=None, groups=1
     stride, dilation = stride or (1,) * len(k), dilation or (1,) * len(k)
     pad = {"valid": [0] * len(k), "same": [n // 2 * d for n, d in zip(k, dilation)],
            "full": [(n - 1) * d for n, d in zip(k, dilation)]}[border_mode]
+    if torch.compiler.is_exporting():  # other programs have fast paths of their own
+        return _CONV[len(k)](x, w, b, stride, pad, dilation, groups)
     if x.shape[1] == 1 and k[-1] > 1 and not x.requires_grad and x.device.type == "cpu":
         return _conv_one_channel(x, w, b, pad, stride, dilation)
     return _conv(x, w, b, pad, stride, dilation, groups)

@@ -9,6 +9,7 @@ import numpy as np
 from elektronn2.config import config
 from elektronn2.neuromancer import graph, serialize
 from elektronn2.neuromancer.averaging import Averages
+from elektronn2.neuromancer.export import export
 from elektronn2.neuromancer.expression import Graph
 from elektronn2.neuromancer.function import Function, to_numpy
 from elektronn2.neuromancer.manager import GraphManager, model_manager
@@ -397,6 +398,18 @@ class Model(GraphManager):
     def save(self, file):
         """Write a model file (safetensors with the graph as JSON); atomic."""
         serialize.save(self, file)
+
+    def export(self, file, format=None, overwrite=False, dynamic=None, **about):
+        """Write the prediction for other programs; atomic, and checked against this model before it is written.
+
+        ``format``: 'onnx' (.onnx), 'torch' (.pt2, a torch.export program) or 'bioimageio' (.zip, a package with test
+        data; ``about``: see :func:`elektronn2.neuromancer.bioimageio.package`); default by the suffix. ``dynamic``:
+        letters of the axes whose lengths stay open, like 'b,x,y'; default: all that the network permits.
+
+        Raises FileExistsError unless ``overwrite``, ImportError if the extra ``export`` is not installed, ValueError for
+        a network that cannot be exported or whose file computes something else.
+        """
+        export(self._need("prediction_node"), file, format, overwrite, dynamic, **about)
 
 
 model_manager.factory = Model
