@@ -88,10 +88,10 @@ class AffinityLoss(Node):
         self.balance = bool(balance)
         self.axis = feature_axis(self, pred)
         softmax = softmax_of(pred)
-        if softmax is not None and softmax.n_class != 2:
-            raise ValueError(f"{what(self)}: {pred.name!r} has blocks of {softmax.n_class} classes, needed are 2 (not "
+        if softmax is not None and softmax[0] != 2:
+            raise ValueError(f"{what(self)}: {pred.name!r} has blocks of {softmax[0]} classes, needed are 2 (not "
                              "connected, connected), one block per edge.")
-        n = pred.shape["f"] if softmax is None else softmax.n_indep
+        n = pred.shape["f"] if softmax is None else softmax[1]
         check_target(self, pred, target, n)
         weight_class(self, class_weights, n, "edge")
         check_sizes(self, "example_weights", example_weights, pred.shape.delaxis("f"))

@@ -1,5 +1,7 @@
 """Class probabilities, the classes chosen by them, and the likelihoods that they are trained with."""
 
+from numbers import Integral, Real
+
 from elektronn2.config import config
 from elektronn2.neuromancer import computations as C
 from elektronn2.neuromancer import loss_functions as L
@@ -19,10 +21,14 @@ from elektronn2.neuromancer.loss_checks import (
     what,
 )
 from elektronn2.neuromancer.node import Node
+from elektronn2.neuromancer.node_basic import FromTensor
 
 
 def counts(node, f, n_class, n_indep):
     """n_class and n_indep with 'auto' resolved; n_class * n_indep must be the number of features."""
+    for key, value in (("n_class", n_class), ("n_indep", n_indep)):
+        if (key, value) != ("n_class", "auto") and (not isinstance(value, Integral) or value < 1):
+            raise ValueError(f"{what(node)}: {key} must be an integer from 1 on, got {value!r}.")
     if n_class == "auto":
         if f % n_indep:
             raise ValueError(f"{what(node)}: {f} features cannot be divided into n_indep={n_indep} blocks.")
@@ -53,8 +59,19 @@ class Softmax(Node):
 
 
 def softmax_of(node):
-    """The Softmax that a node is, or None."""
-    return node if isinstance(node, Softmax) else None
+    """(n_class, n_indep) of a Softmax, or of whole blocks that :func:`split` has cut out of one; None for other nodes."""
+    if isinstance(node, Softmax):
+        return node.n_class, node.n_indep
+    blocks = softmax_of(node.parent) if isinstance(node, FromTensor) and node.piece else None
+    if blocks is None or not node.shape.hastag("f"):
+        return None
+    axis, start, stop = node.piece
+    n_class, n_indep = blocks
+    if axis == node.parent.shape.tag2index("f"):
+        if start % n_class or stop % n_class:
+            return None
+        n_indep = (stop - start) // n_class
+    return n_class, n_indep
 
 
 class Classification(Node):
@@ -69,7 +86,7 @@ class Classification(Node):
         f = pred.shape["f"]
         softmax = softmax_of(pred)
         if softmax is not None:
-            self.n_class, self.n_indep = softmax.n_class, softmax.n_indep
+            self.n_class, self.n_indep = softmax
         elif getattr(pred, "activation_func", None) in ("sig", "logistic", "sigmoid"):
             self.n_class, self.n_indep = 2, f
         elif "auto" in (n_class, n_indep):
@@ -89,7 +106,10 @@ class Classification(Node):
 
 
 class _Errors(Node):
-    """Share of labelled elements with the wrong class. Inputs (b, n_indep, *L) and target, output (1,)."""
+    """Share of labelled elements with the wrong class. Inputs (b, n_indep, *L) and target, output (1,).
+
+    ValueError if shapes do not fit, or (when computed) an id is n_class or above.
+    """
 
     def __init__(self, cls, target, target_is_sparse=False, name="errors", print_repr=True):
         super().__init__([cls, target], name, print_repr)
@@ -102,7 +122,8 @@ class _Errors(Node):
         cls, target = self.parents
         sparse = self.target_is_sparse or cls.threshold
         axis = cls.shape.tag2index("f")
-        self.output = L.error_rate(cls.output, target.output, cls.n_class, self.n_indep, sparse, axis)
+        ids = checked_ids(self, target, cls.n_class) if sparse else target.output
+        self.output = L.error_rate(cls.output, ids, self.n_indep, sparse, axis)
 
     def _calc_shape(self):
         self.shape = SCALAR
@@ -111,10 +132,11 @@ class _Errors(Node):
 def Errors(pred, target, target_is_sparse=False, n_class="auto", n_indep="auto", name="errors", print_repr=True):
     """Classification error: the share of elements whose predicted class differs from the target's, shape (1,).
 
-    Unlabelled elements (ids below 0 or beyond the classes) do not count.
+    Unlabelled elements (negative ids; probabilities that are negative or NaN) do not count.
 
     ``pred``: a Softmax, a sigmoid layer or a Classification
-    (which is made, under the name 'cls for errors', for the others).
+    (which is made, under the name 'cls for errors', for the others). ValueError if shapes do not fit, or (when
+    computed) an id is n_class or above.
     """
     cls = pred if isinstance(pred, Classification) else Classification(
         pred, n_class, n_indep, name="cls for errors", print_repr=False)
@@ -161,8 +183,6 @@ class _ClassLoss(Node):
     ValueError if ``pred`` is no Softmax, shapes do not fit, or (when computed) an id is n_class or above.
     """
 
-    _unknown_ids_are_errors = True
-
     def __init__(self, pred, target, target_is_sparse=False, class_weights=None, example_weights=None,
                  mask_class_labeled=None, mask_class_not_present=None, name="loss", print_repr=True):
         weighting = dict(class_weights=class_weights, example_weights=example_weights,
@@ -171,8 +191,10 @@ class _ClassLoss(Node):
         super().__init__([pred, target, *extra], name, print_repr)
         softmax = softmax_of(pred)
         if softmax is None:
-            raise ValueError(f"{what(self)}: pred must be a Softmax node, got {pred.name!r}.")
-        self.n_class, self.n_indep, self.axis = softmax.n_class, softmax.n_indep, softmax.axis
+            raise ValueError(f"{what(self)}: pred must be a Softmax node, or whole blocks of one cut out by split, got "
+                             f"{type(pred).__name__} {pred.name!r}.")
+        self.axis = feature_axis(self, pred)
+        self.n_class, self.n_indep = softmax
         self.target_is_sparse = bool(target_is_sparse)
         f = pred.shape["f"]
         check_target(self, pred, target, self.n_indep if target_is_sparse else f, SPARSE if target_is_sparse else "")
@@ -186,8 +208,7 @@ class _ClassLoss(Node):
     def _terms(self):
         """Arguments that the functions of all of these losses take."""
         pred, target = self.parents[:2]
-        check = self.target_is_sparse and self._unknown_ids_are_errors
-        ids = checked_ids(self, target, self.n_class) if check else target.output
+        ids = checked_ids(self, target, self.n_class) if self.target_is_sparse else target.output
         names = ("class_weights", "example_weights", "mask_class_labeled", "mask_class_not_present")
         return dict(pred=pred.output, target=ids, **{k: expression(getattr(self, k)) for k in names},
                     n_class=self.n_class, n_indep=self.n_indep, sparse=self.target_is_sparse, axis=self.axis)
@@ -196,27 +217,34 @@ class _ClassLoss(Node):
 class MultinoulliNLL(_ClassLoss):
     """Negative log-likelihood of class probabilities; its mean is the mean per labelled element.
 
-    ``pred`` (b, n_indep * n_class, *L): a Softmax. ``target``: class ids (b, n_indep, *L) if ``target_is_sparse``,
-    where negative ids (and ids from n_class on) are unlabelled, else probabilities shaped like ``pred``, where -1 and
-    below, and NaN, are unlabelled. Output (b, 1, *L).
+    ``pred`` (b, n_indep * n_class, *L): a Softmax, or whole blocks of one cut out by :func:`split`. ``target``: class ids
+    (b, n_indep, *L) if ``target_is_sparse``, where negative ids are unlabelled, else probabilities shaped like ``pred``,
+    where -1 and below, and NaN, are unlabelled. Output (b, 1, *L).
 
     ``class_weights``: list, array or node, one factor per feature of ``pred``. ``example_weights``: node (b, *L).
     ``weakness``: share of the target that is replaced by the prediction itself, at labelled elements.
     ``mask_class_labeled``: node (b, f), 0 ignores elements of that class. ``mask_class_not_present``: node (b, f),
     1 says that a class is certainly absent from the example.
 
-    out = sum_f(-t * w * ln(pred + 1e-5)) * size / (n_labelled + 1e-5). ValueError if ``pred`` is no Softmax, or shapes
-    do not fit.
-    """
+    out = sum_f(-t * w * ln(pred + 1e-5)) * size / (n_labelled + 1e-5). ValueError if ``pred`` is no Softmax, shapes do
+    not fit, or (when computed) an id is n_class or above: the wrong label file must not train in silence.
 
-    _unknown_ids_are_errors = False
+    >>> import numpy as np
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> p = nm.Softmax(nm.Input((1, 2, 3), 'b,f,x', print_repr=False), print_repr=False)
+    >>> t = nm.Input_like(p, 'int16', override_f=1, print_repr=False)
+    >>> nll = nm.MultinoulliNLL(p, t, target_is_sparse=True, print_repr=False)
+    >>> nll(np.zeros((1, 2, 3), 'float32'), [[[0, 1, -1]]]).round(2)  # ln(2), times 3 / 2
+    array([[[1.04, 1.04, 0.  ]]], dtype=float32)
+    """
 
     def __init__(self, pred, target, target_is_sparse=False, class_weights=None, example_weights=None, weakness=0,
                  mask_class_labeled=None, mask_class_not_present=None, name="nll", print_repr=True):
         super().__init__(pred, target, target_is_sparse, class_weights, example_weights, mask_class_labeled,
                          mask_class_not_present, name, print_repr)
-        if not 0 <= weakness < 1:
-            raise ValueError(f"{what(self)}: weakness must be in [0, 1), got {weakness!r}.")
+        if not isinstance(weakness, Real) or not 0 <= weakness < 1:
+            raise ValueError(f"{what(self)}: weakness must be a number in [0, 1), got {weakness!r}.")
         self.weakness = weakness
 
     def _make_output(self):
@@ -231,7 +259,7 @@ class BlockedMultinoulliNLL(MultinoulliNLL):
 
     Before the likelihood is taken, the probability of each class from 1 on is raised to at least ``blocking_factor``
     (0 to 1) times the largest of these. Inputs (b, n_indep * n_class, *L) and target, output (b, 1, *L); everything
-    else as in :class:`MultinoulliNLL`, but (when computed) an id of n_class or above is a ValueError.
+    else as in :class:`MultinoulliNLL`.
 
     >>> import numpy as np
     >>> from elektronn2 import neuromancer as nm
@@ -243,15 +271,13 @@ class BlockedMultinoulliNLL(MultinoulliNLL):
     array([[1.05]], dtype=float32)
     """
 
-    _unknown_ids_are_errors = True
-
     def __init__(self, pred, target, blocking_factor=0.5, target_is_sparse=False, class_weights=None,
                  example_weights=None, mask_class_labeled=None, mask_class_not_present=None, name="nll",
                  print_repr=True):
         super().__init__(pred, target, target_is_sparse, class_weights, example_weights, 0, mask_class_labeled,
                          mask_class_not_present, name, print_repr)
-        if not 0 <= blocking_factor <= 1:
-            raise ValueError(f"{what(self)}: blocking_factor must be in [0, 1], got {blocking_factor!r}.")
+        if not isinstance(blocking_factor, Real) or not 0 <= blocking_factor <= 1:
+            raise ValueError(f"{what(self)}: blocking_factor must be a number in [0, 1], got {blocking_factor!r}.")
         self.blocking_factor = blocking_factor
 
     def _terms(self):
@@ -266,7 +292,7 @@ class FocalLoss(MultinoulliNLL):
 
     Inputs (b, n_indep * n_class, *L) and target, output (b, 1, *L); the mean is that per labelled element. ``gamma``:
     from 0 on, where 0 gives :class:`MultinoulliNLL`; the ``class_weights`` are the alpha of the paper. Everything else
-    as in MultinoulliNLL. ValueError for a negative gamma and (when computed) an id of n_class or above.
+    as in MultinoulliNLL. ValueError for a negative gamma.
 
     Lin et al. 2017, Focal loss for dense object detection, https://arxiv.org/abs/1708.02002
 
@@ -280,8 +306,6 @@ class FocalLoss(MultinoulliNLL):
     >>> loss(x, [[[0, 0, -1]]]).round(3)  # undecided, sure, unlabelled
     array([[[0.26, 0.  , 0.  ]]], dtype=float32)
     """
-
-    _unknown_ids_are_errors = True
 
     def __init__(self, pred, target, target_is_sparse=False, gamma=2.0, class_weights=None, example_weights=None,
                  mask_class_labeled=None, mask_class_not_present=None, name="focal", print_repr=True):

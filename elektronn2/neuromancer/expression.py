@@ -20,13 +20,15 @@ BATCH, OPEN = 2, 64
 """Stand-ins for sizes that are None, while shapes are worked out: of the batch, and of other axes."""
 
 
-def op(function=None, *, meta=None):
+def op(function=None, *, meta=None, check=False):
     """Make a function of tensors an operation of the graph: one call, one line of its code.
 
     ``meta``: a function of the same arguments that gives the shape, if running it on tensors without data does not.
+    ``check``: it returns its first argument, or raises; what it says of an input is found out before that is moved to
+    the device, which would have to be waited for.
     """
     if function is None:
-        return functools.partial(op, meta=meta)
+        return functools.partial(op, meta=meta, check=check)
 
     @functools.wraps(function)
     def call(*args, **kwargs):
@@ -37,7 +39,7 @@ def op(function=None, *, meta=None):
 
     if not getattr(call, "__name__", "").isidentifier():  # a lambda, or a callable object
         call.__name__ = call.__qualname__ = "function"
-    call.meta = meta or function
+    call.meta, call.check = meta or function, check
     return call
 
 

@@ -183,6 +183,7 @@ class Function:
         start = time.perf_counter()
         wanted = self.outputs + [e for _, e in self.updates]
         self._module, _, self.params = cut(wanted, self.inputs, self.mode)
+        self._take_checks()
         self._needs_grad = any(n.target is computations.grad for n in self._module.graph.nodes)
         self.operations = sum(n.op.startswith("call") for n in self._module.graph.nodes)
         self.settings = settings
@@ -216,6 +217,17 @@ class Function:
             made = "single" if double else "double"
             raise ValueError(f"{self.name}: parameter {wrong[0]!r} was made in {made} precision, but config.precision is "
                              f"now {config.precision!r}. Set 'float64' (or leave it) before building a model.")
+
+    def _take_checks(self):
+        """Take checks of inputs out of the module: they are done on what is given, before it is moved to the device."""
+        self._checks, graph = [], self._module.graph
+        inputs = [n for n in graph.nodes if n.op == "placeholder"]
+        for node in list(graph.nodes):
+            if getattr(node.target, "check", False) and node.args[0] in inputs:
+                self._checks.append((inputs.index(node.args[0]), node.target, node.args[1:]))
+                node.replace_all_uses_with(node.args[0])
+                graph.erase_node(node)
+        self._module.recompile()
 
     def _place(self):
         for param in self.params:
@@ -271,7 +283,10 @@ class Function:
         outputs, then gradients. Updates are stored; with ``only_finite`` not if the first output or a gradient is NaN or
         infinite, which ``finite`` then tells."""
         self.compile()
-        arguments = [self._to_device(v) for v in values]
+        given = [torch.as_tensor(np.ascontiguousarray(v) if isinstance(v, np.ndarray) else v) for v in values]
+        for i, check, limits in self._checks:
+            check(given[i], *limits)
+        arguments = [self._to_device(v) for v in given]
         if self._needs_grad:
             arguments = [a.requires_grad_() if a.is_floating_point() else a for a in arguments]
         with self._context():
@@ -290,8 +305,7 @@ class Function:
                 param.tensor.copy_(value)
         return outputs
 
-    def _to_device(self, value):
-        tensor = torch.as_tensor(np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value)
+    def _to_device(self, tensor):
         if tensor.device != torch.device(self.settings.device):
             tensor = tensor.to(self.settings.device, non_blocking=True)
         memory_format = _memory_format(tensor.ndim, self.settings)

@@ -1,5 +1,7 @@
 """All losses, and the sum that is trained on."""
 
+from numbers import Real
+
 import numpy as np
 
 from elektronn2.neuromancer import loss_functions as L
@@ -15,7 +17,7 @@ from elektronn2.neuromancer.class_loss import (
     _Errors,
 )
 from elektronn2.neuromancer.distance_loss import BoundaryLoss, SignedDistance
-from elektronn2.neuromancer.loss_checks import SCALAR
+from elektronn2.neuromancer.loss_checks import SCALAR, factors
 from elektronn2.neuromancer.node import Node
 from elektronn2.neuromancer.number_loss import (
     AbsLoss,
@@ -49,11 +51,9 @@ class AggregateLoss(Node):
         super().__init__(nodes, name, print_repr)
         n = len(self.parents)
         given = np.ones(n) if mixing_weights is None else mixing_weights
-        if isinstance(given, (list, tuple)) and not (len(given) == 2 and isinstance(given[1], str)):
-            given = np.asarray(given, float)
-        if isinstance(given, np.ndarray) and given.shape != (n,):
-            raise ValueError(f"AggregateLoss {name!r}: mixing_weights needs {n} values, one per loss, "
-                             f"got {mixing_weights!r}.")
+        constant = isinstance(given, (list, tuple)) and len(given) == 2 and isinstance(given[1], str)
+        if isinstance(given, (list, tuple, np.ndarray, Real)) and not constant:
+            given = factors(self, "mixing_weights", given, n, "loss")
         self.make_param("mixing_weights", given, (n,), None, apply_train=False, apply_reg=False)
 
     def _make_output(self):

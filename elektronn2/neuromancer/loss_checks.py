@@ -1,5 +1,7 @@
 """Checks of what losses are given, with errors that name the nodes; and how they take optional weights."""
 
+from numbers import Integral, Real
+
 import numpy as np
 
 from elektronn2.neuromancer import loss_functions as L
@@ -12,7 +14,7 @@ SPARSE = "Sparse targets hold class ids: use override_f=1."
 
 def what(node):
     """How errors call a node: class and name."""
-    return f"{type(node).__name__} {node.name!r}"
+    return f"{type(node).__name__.removeprefix('_')} {node.name!r}"
 
 
 def feature_axis(node, parent):
@@ -64,7 +66,7 @@ def check_ids_node(node, target, axis="f"):
 
 
 def check_n_class(node, n_class):
-    if int(n_class) != n_class or n_class < 1:
+    if not isinstance(n_class, Integral) or n_class < 1:
         raise ValueError(f"{what(node)}: n_class must be an integer from 1 on, got {n_class!r}.")
     return int(n_class)
 
@@ -80,17 +82,29 @@ def weight_class(node, class_weights, n, per):
     node.class_weights = class_weights
     if class_weights is None or isinstance(class_weights, Node):
         return
-    value = np.asarray(class_weights, float)
-    if value.shape != (n,):
-        raise ValueError(f"{what(node)}: class_weights needs {n} values, one per {per}, got {class_weights!r}.")
+    value = factors(node, "class_weights", class_weights, n, per)
+    if value.min() < 0:
+        raise ValueError(f"{what(node)}: class_weights must not be negative, got {class_weights!r}.")
     node.make_param("class_weights", value, (n,), None, apply_train=False, apply_reg=False)
+
+
+def factors(node, argument, given, n, per):
+    """An argument as an array of ``n`` numbers, one per ``per``."""
+    try:
+        value = np.asarray(given, float)
+    except (TypeError, ValueError):
+        value = None
+    if value is None or value.shape != (n,) or not np.isfinite(value).all():
+        raise ValueError(f"{what(node)}: {argument} must be a list of {n} numbers, one per {per}, got {given!r}.")
+    return value
 
 
 def weighting_nodes(where, **given):
     """Those of the arguments that are nodes; they may also be None, and class_weights values. TypeError for others."""
     for name, value in given.items():
         if value is not None and not isinstance(value, Node) and name != "class_weights":
-            raise TypeError(f"{where}: {name} must be a node or None, got {value!r}.")
+            raise TypeError(f"{where}: {name} must be a node or None, got {value!r}. Make an Input for what changes with "
+                            "each batch, a ValueNode for what does not.")
     return [value for value in given.values() if isinstance(value, Node)]
 
 
@@ -102,14 +116,14 @@ def expression(given):
 def not_negative(node, **argument):
     """The value of an argument, if it is a number from 0 on."""
     (name, value), = argument.items()
-    if not value >= 0:
-        raise ValueError(f"{what(node)}: {name} must not be negative, got {value!r}.")
+    if not isinstance(value, Real) or not value >= 0:
+        raise ValueError(f"{what(node)}: {name} must be a number from 0 on, got {value!r}.")
     return value
 
 
 def positive(node, **argument):
     """The value of an argument, if it is a number above 0."""
     (name, value), = argument.items()
-    if not value > 0:
-        raise ValueError(f"{what(node)}: {name} must be positive, got {value!r}.")
+    if not isinstance(value, Real) or not value > 0:
+        raise ValueError(f"{what(node)}: {name} must be a number above 0, got {value!r}.")
     return value

@@ -16,7 +16,7 @@ MISSING = -666.0  # what NaN becomes in targets of numbers
 
 
 # -- labels -------------------------------------------------------------------------------------------
-@op(meta=lambda target, n_class, where: target)
+@op(meta=lambda target, n_class, where: target, check=True)
 def checked_ids(target, n_class, where):
     """``target`` as it is, if all its class ids are below ``n_class``. Else ValueError, which begins with ``where``."""
     if (target >= n_class).any():
@@ -83,13 +83,13 @@ def classification(pred, n_indep=1, threshold=False, axis=1):
 
 
 @op
-def error_rate(cls, target, n_class=2, n_indep=1, sparse=True, axis=1):
-    """Share (1,) of labelled elements whose class is wrong; ids below 0 or from ``n_class`` on are unlabelled.
-
-    0 if none is labelled.
-    """
-    gt = target if sparse else target.unflatten(axis, (n_indep, -1)).argmax(axis + 1)
-    labelled = (gt >= 0) & (gt < n_class)
+def error_rate(cls, target, n_indep=1, sparse=True, axis=1):
+    """Share (1,) of labelled elements whose class is wrong; 0 if none is labelled."""
+    if sparse:
+        gt, labelled = target, _given(target)
+    else:
+        blocks = torch.where(_given(target), target, 0).unflatten(axis, (n_indep, -1))
+        gt, labelled = blocks.argmax(axis + 1), blocks.sum(axis + 1) > 0
     wrong = ((cls != gt) & labelled).sum()
     return (wrong / labelled.sum().clamp_min(1)).float().reshape(1)
 

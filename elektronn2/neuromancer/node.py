@@ -124,9 +124,10 @@ class Node(metaclass=NodeType):
     def __init__(self, parent, name="", print_repr=False):
         self.parent = parent
         self.parents = () if parent is None else tuple(parent) if isinstance(parent, (list, tuple)) else (parent,)
-        for p in self.parents:
+        for i, p in enumerate(self.parents):
             if not isinstance(p, Node):
-                raise TypeError(f"{type(self).__name__}: a parent must be a node, got {p!r}.")
+                raise TypeError(f"{type(self).__name__} {name!r}: parent {i + 1} of {len(self.parents)} must be a node, got "
+                                f"{p!r}.")
         self.name = name
         self.print_repr = print_repr
         self.children = {}

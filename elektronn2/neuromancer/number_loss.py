@@ -243,5 +243,7 @@ def SobelizedLoss(pred, target, loss_type="abs", loss_kwargs=None, name="absloss
     """
     if loss_type != "abs":
         raise NotImplementedError(f"SobelizedLoss {name!r}: loss_type must be 'abs', got {loss_type!r}.")
+    if not isinstance(loss_kwargs or {}, dict):
+        raise TypeError(f"SobelizedLoss {name!r}: loss_kwargs must be a dict of arguments of AbsLoss, got {loss_kwargs!r}.")
     derivatives = [_Sobel(node, name=f"{role} sobel") for node, role in ((pred, "pred"), (target, "target"))]
     return AbsLoss(*derivatives, **{"name": name, "print_repr": print_repr, **(loss_kwargs or {})})

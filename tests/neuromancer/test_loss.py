@@ -227,21 +227,79 @@ def test_lovasz_of_decided_predictions_is_jaccard(rng):
     np.testing.assert_allclose(got, [1 - np.mean(iou)], rtol=0, atol=1e-12)
 
 
-CLASS_LOSSES = [nm.BlockedMultinoulliNLL, nm.FocalLoss, nm.TverskyLoss, nm.DiceLoss, nm.DiceCELoss, nm.LovaszSoftmax]
+CLASS_LOSSES = [nm.MultinoulliNLL, nm.BlockedMultinoulliNLL, nm.FocalLoss, nm.TverskyLoss, nm.DiceLoss, nm.DiceCELoss,
+                nm.LovaszSoftmax]
 class_losses = pytest.mark.parametrize("cls", CLASS_LOSSES, ids=lambda c: c.__name__)
 
 
-@class_losses
+def errors(pred, target, target_is_sparse, print_repr):
+    return nm.Errors(pred, target, target_is_sparse, print_repr=print_repr)
+
+
+@pytest.mark.parametrize("computed", [False, True], ids=["input", "computed"])
 @pytest.mark.parametrize("n_indep", [1, 2])
-def test_unknown_id(cls, n_indep, rng):
+@pytest.mark.parametrize("cls", [*CLASS_LOSSES, errors], ids=lambda c: c.__name__)
+def test_unknown_id(cls, n_indep, computed, rng):
     """An id of n_class is an error that names loss, target, id and classes; one less is none."""
-    node = net(cls, n_indep)
+    p = nm.Softmax(source((2, 3 * n_indep, *SIZES), "b,f,x,y"), n_indep=n_indep, print_repr=False)
+    lab = source((2, n_indep, *SIZES), "b,f,x,y", dtype="int16", name="source" if computed else "lab")
+    if computed:
+        lab = nm.ApplyFunc(nm.ApplyFunc(lab, torch.neg), torch.neg, name="lab")
+    node = cls(p, lab, target_is_sparse=True, print_repr=False)
     x, t, _ = values(rng, n_indep)
     t[1, -1, 0, 0] = 2
     assert np.isfinite(node(x, t)).all()
     t[1, -1, 0, 0] = 7
-    with pytest.raises(ValueError, match=f"{cls.__name__} '{node.name}': 'lab' holds the id 7, .* 3 classes"):
+    with pytest.raises(ValueError, match=f"{type(node).__name__.strip('_')} '{node.name}': 'lab' holds the id 7, .* "
+                                         "3 classes"):
         node(x, t)
+
+
+def test_unknown_id_changes_nothing(rng):
+    """A training step with an id that is no class raises before any weight changes, and says no more with good ids."""
+    model = nm.model_manager.newmodel(None)
+    x = source((1, 3), "b,f")
+    p = nm.Softmax(nm.Perceptron(x, 2, "lin", print_repr=False), print_repr=False)
+    t = source((1, 1), "b,f", dtype="int16", name="lab")
+    loss = nm.AggregateLoss(nm.MultinoulliNLL(p, t, True, print_repr=False), print_repr=False)
+    model.designate_nodes(input_node=x, target_node=t, loss_node=loss, prediction_node=p)
+    a, before = rng.normal(size=(1, 3)), p.parent.get_param_values()
+    with pytest.raises(ValueError, match="'lab' holds the id 2"):
+        model.trainingstep(a, np.array([[2]], "int16"))
+    for key, value in p.parent.get_param_values().items():
+        np.testing.assert_array_equal(value, before[key])
+    assert np.isfinite(model.trainingstep(a, np.array([[1]], "int16"))[0])
+
+
+# -- pieces of a softmax ---------------------------------------------------------------------------------
+@class_losses
+def test_blocks_of_a_softmax(cls, rng):
+    """A piece made of whole blocks, cut out in two steps, is as good as a softmax of these features alone."""
+    x = source((2, 12, 4), "b,f,x")
+    t = source((2, 2, 2), "b,f,x", dtype="int16", name="lab")
+    p = nm.Softmax(x, n_indep=4, print_repr=False)
+    left = nm.split(p, "x", 2)[0]
+    piece = nm.split(nm.split(left, "f", 9)[0], "f", 3)[1]
+    node = cls(piece, t, target_is_sparse=True, print_repr=False)
+    assert (node.n_class, node.n_indep) == (3, 2)
+    alone = cls(nm.Softmax(source((2, 6, 2), "b,f,x"), n_indep=2, print_repr=False), t, target_is_sparse=True,
+                print_repr=False)
+    a, target = rng.normal(size=(2, 12, 4)), rng.integers(-1, 3, (2, 2, 2)).astype("int16")
+    np.testing.assert_allclose(node(a, target), alone(a[:, 3:9, :2], target), rtol=0, atol=1e-12)
+    assert nm.Errors(piece, t, True, print_repr=False)(a, target) == nm.Errors(alone.parents[0], t, True, print_repr=False)(
+        a[:, 3:9, :2], target)
+
+
+@pytest.mark.parametrize("index", [1, 4])
+def test_parts_of_blocks_are_no_softmax(index):
+    """Pieces that cut a block are refused where a softmax is needed, and taken as probabilities where these do."""
+    p = nm.Softmax(source((1, 6, 4), "b,f,x"), n_indep=2, print_repr=False)
+    for piece in nm.split(p, "f", index):
+        t = nm.Input_like(piece, "int16", override_f=2, print_repr=False)
+        with pytest.raises(ValueError, match=f"MultinoulliNLL .* got FromTensor '{piece.name}'"):
+            nm.MultinoulliNLL(piece, t, True, print_repr=False)
+        t = nm.Input_like(piece, "int16", print_repr=False)
+        assert nm.AffinityLoss(piece, t, print_repr=False).shape == piece.shape.updateshape("f", 1)
 
 
 @class_losses

@@ -445,13 +445,13 @@ EXTRAS = [(), ("class_weights",), ("example_weights",), ("mask_class_labeled",),
 @pytest.mark.parametrize("n_indep", [1, 2])
 @pytest.mark.parametrize("sizes", [(), (3,), (2, 3), (2, 1, 2)], ids=["0d", "1d", "2d", "3d"])
 def test_multinoulli_nll(sizes, n_indep, sparse, extras, rng):
-    """Against voxel-by-voxel and class-by-class loops, with labels -1 and 3 (of 3 classes) that do not count, and all
-    weights and masks as sources."""
+    """Against voxel-by-voxel and class-by-class loops, with negative labels that do not count, and all weights and masks
+    as sources."""
     node, f = nll_net(sizes, n_indep, sparse, extras=extras)
     x = rng.normal(size=(2, f, *sizes))
     if sparse:
-        t = rng.integers(-1, 4, (2, n_indep, *sizes)).astype("int16")
-        t.flat[:3] = 0, -1, 3
+        t = rng.integers(-1, 3, (2, n_indep, *sizes)).astype("int16")
+        t.flat[:3] = 0, -1, -666
     else:
         t = R.naive_softmax(rng.normal(size=(2, f, *sizes)), n_indep)
         t[1] = 0
@@ -512,12 +512,15 @@ def test_errors(n_indep, sparse, rng):
     x = rng.normal(size=(2, f, 3, 4))
     classes = R.naive_classes(R.naive_softmax(x, n_indep), n_indep)
     check(cls, classes, x, gradients=False)
-    target = rng.integers(-1, 3, (2, n_indep, 3, 4)).astype("int16") if sparse else rng.normal(size=(2, f, 3, 4))
-    wanted = R.naive_error_rate(classes, target if sparse else R.naive_classes(target, n_indep))
+    target = rng.integers(-1, 3, (2, n_indep, 3, 4)).astype("int16") if sparse else rng.uniform(size=(2, f, 3, 4))
+    ids = target if sparse else R.naive_classes(target, n_indep)
+    if not sparse:
+        for unlabelled, y in ((0, 0), (-1, 1), (np.nan, 2), (-666, 3)):
+            target[0, -3:, 1, y], ids[0, -1, 1, y] = unlabelled, -1
+    wanted = R.naive_error_rate(classes, ids)
     check(node, wanted.astype("float32"), x, target, gradients=False)
     assert 0 < wanted[0] < 1
-    if sparse:
-        np.testing.assert_array_equal(node(x, np.full_like(target, -1)), 0)
+    np.testing.assert_array_equal(node(x, np.full_like(target, -1)), 0)
 
 
 @pytest.mark.parametrize("tags,shape", [("b,f", (5, 3)), ("b,f,x", (2, 3, 4)), ("b,f,z,x,y", (1, 3, 2, 2, 2))])
