@@ -476,12 +476,17 @@ def test_reversed_views_are_accepted(rng):
 
 
 def test_errors_and_loss_agree_on_what_is_unlabelled(rng):
+    """Any negative id is; one above the classes is an error, for each of both."""
     model = net()
     x, t = data(rng, model)
     t[:, :, :2] = -1
     negative = model.predict_ext(x, t)[:2]
-    t[:, :, :2] = 255
+    t[:, :, :2] = -128
     assert np.array_equal(model.predict_ext(x, t)[:2], negative)
+    t[:, :, :2] = 255
+    for node in (model.loss_node, model.error_node or model.prediction_ext[1]):
+        with pytest.raises(ValueError, match="'target' holds the id 255"):
+            node(x, t)
 
 
 def test_dense_prediction_of_joined_space_and_integer_sources():
