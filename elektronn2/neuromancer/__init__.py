@@ -53,6 +53,8 @@ from elektronn2.neuromancer.node_basic import (
                                     split,
 )
 from elektronn2.neuromancer.normalisation import GroupNorm, InstanceNorm, LayerNorm
+from elektronn2.neuromancer.registry import LEFT_OUT as _LEFT_OUT
+from elektronn2.neuromancer.registry import why_left_out as _why_left_out
 from elektronn2.neuromancer.resampling import Crop, FragmentsToDense, Pad, Pool, Upsample
 from elektronn2.neuromancer.residual import Activation, ResidualAdd, SqueezeExcitation
 from elektronn2.neuromancer.variables import ConstantParam, VariableParam, VariableWeight, initweights
@@ -134,3 +136,9 @@ __all__ = [
                                     "variables",
                                     "various",
 ]
+
+
+def __getattr__(name):
+    if name in _LEFT_OUT:
+        raise AttributeError(_why_left_out(name))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

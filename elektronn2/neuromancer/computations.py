@@ -32,6 +32,12 @@ def by_mode(train, predict):
     return predict
 
 
+@op
+def if_on(switch, on, off):
+    """``on`` in functions made while the :class:`SwitchParam` ``switch`` is on, ``off`` in others; see ``function.py``."""
+    return on
+
+
 @op(meta=lambda cost, wrt: torch.empty_like(wrt))
 def grad(cost, wrt):
     """Gradient of the sum of ``cost`` with respect to a parameter, source or expression ``wrt``."""
@@ -102,6 +108,12 @@ def upconv(x, w, factor=None, crop=0):
     ``factor``: p per spatial axis, default the kernel size. ``crop``: voxels left out at both ends.
     """
     return _CONV_TRANSPOSE[w.ndim - 2](x, w.swapaxes(0, 1), stride=factor or w.shape[2:], padding=crop)
+
+
+@op
+def transpose(w):
+    """``w`` with its first two axes swapped."""
+    return w.swapaxes(0, 1)
 
 
 @op
@@ -348,7 +360,9 @@ ACTIVATIONS = (*_ACTIVATIONS, "leaky_relu <slope>", "prelu", "maxout <r>")
 
 def check_activation(name):
     """(name, maxout factor). Raises NotImplementedError listing the names for an unknown one."""
-    words = str(name).split()
+    if not isinstance(name, str):
+        raise TypeError(f"An activation function is given by its name, like 'relu', got {name!r}.")
+    words = name.split()
     if words[:1] == ["maxout"] and len(words) == 2 and words[1].isdigit() and int(words[1]) >= 2:
         return name, int(words[1])
     if name not in _ACTIVATIONS and name != "prelu" and _leak(name) is None:

@@ -134,6 +134,11 @@ class Graph(fx.proxy.TracerBase):
             self._param_nodes[key] = node
         return self.proxy(self._param_nodes[key])
 
+    @property
+    def switches(self):
+        """Parameters that switch parts of functions on; see ``computations.if_on``."""
+        return [p for p in self.params.values() if hasattr(p, "on")]
+
     def constant(self, tensor):
         name = self.graph._graph_namespace.create_name("constant", None)
         node = self.graph.create_node("get_attr", name)

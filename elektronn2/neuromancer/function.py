@@ -3,13 +3,14 @@
 The steps from expressions to numbers:
 
 1. *cut*: the nodes of the expression graph that the outputs depend on are copied into a
-   ``torch.fx.GraphModule``; where training and prediction differ (``by_mode``), one side is taken.
+   ``torch.fx.GraphModule``; where training and prediction differ (``by_mode``), or something can be switched on
+   (``if_on``), one side is taken.
 2. *place*: parameters go to the device and into the memory format; they stay the same tensors,
    shared by all functions.
 3. *compile*: the module is taken as it is ('eager') or given to ``torch.compile`` ('inductor').
 4. *call*: inputs are checked, converted and moved; outputs come back as numpy arrays.
 
-Steps 1 to 3 happen at the first call, and again if a setting in ``config`` has changed since.
+Steps 1 to 3 happen at the first call, and again if a setting in ``config`` or a switch has changed since.
 """
 import contextlib
 import importlib
@@ -81,7 +82,7 @@ def cut(outputs, inputs=None, mode="predict"):
     chosen = 0 if mode == "train" else 1
     goals = [o.node for o in outputs]
     stops = None if inputs is None else [i.node for i in inputs]
-    order = _reachable(goals, stops or (), chosen)
+    order = _reachable(goals, stops or (), chosen, tracer)
     placeholders = [n for n in order if n.op == "placeholder"]
     if stops is None:
         stops = placeholders
@@ -96,13 +97,13 @@ def cut(outputs, inputs=None, mode="predict"):
     for node in order:
         if node in copies:
             continue
-        if node.target is computations.by_mode:
-            copies[node] = copies[_resolve(node, chosen)]
+        if node.target in CHOICES:
+            copies[node] = copies[_resolve(node, chosen, tracer)]
             continue
-        copies[node] = new.node_copy(node, lambda n: copies[_resolve(n, chosen)])
+        copies[node] = new.node_copy(node, lambda n: copies[_resolve(n, chosen, tracer)])
         if node.op == "get_attr":
             used[node.target] = tracer.params[node.target]
-    new.output(tuple(copies[_resolve(n, chosen)] for n in goals))
+    new.output(tuple(copies[_resolve(n, chosen, tracer)] for n in goals))
     root = torch.nn.Module()
     for name, param in used.items():
         if isinstance(param, VariableParam):
@@ -121,13 +122,21 @@ def code_of(expression):
 Expression.code = property(code_of)
 
 
-def _resolve(node, chosen):
-    while node.target is computations.by_mode:
-        node = (*node.args, *node.kwargs.values())[chosen]
+CHOICES = (computations.by_mode, computations.if_on)
+
+
+def _resolve(node, chosen, tracer):
+    """The node itself, or the side that is taken where it is a choice."""
+    while node.target in CHOICES:
+        sides = (*node.args, *node.kwargs.values())
+        if node.target is computations.by_mode:
+            node = sides[chosen]
+        else:
+            node = sides[1 if tracer.params[sides[0].target].on else 2]
     return node
 
 
-def _reachable(goals, stops, chosen):
+def _reachable(goals, stops, chosen, tracer):
     """Nodes that ``goals`` depend on, in the order of the graph's making."""
     stops, seen, stack = set(stops), set(), list(goals)
     while stack:
@@ -135,8 +144,8 @@ def _reachable(goals, stops, chosen):
         if node in seen:
             continue
         seen.add(node)
-        if node.target is computations.by_mode:
-            stack.append(_resolve(node, chosen))
+        if node.target in CHOICES:
+            stack.append(_resolve(node, chosen, tracer))
         elif node not in stops:
             stack.extend(node.all_input_nodes)
     return sorted(seen, key=lambda n: n._sort_key)
@@ -169,13 +178,13 @@ class Function:
         self.shapes = shapes or [None] * len(self.inputs)
         self.last_exec_time = 0.0
         self.finite = True
-        self.settings = self._module = self._run = None
+        self.settings = self._module = self._run = self._was_on = None
 
     # compile
     def compile(self):
         """Cut, place and compile for the current settings, unless that is done."""
-        settings = Settings.current()
-        if settings == self.settings:
+        settings, switched_on = Settings.current(), self._switched_on()
+        if settings == self.settings and switched_on == self._was_on:
             if any(p.tensor.device != torch.device(settings.device) for p in self.params):
                 self._place()  # another function has moved them meanwhile
             return
@@ -186,7 +195,7 @@ class Function:
         self._take_checks()
         self._needs_grad = any(n.target is computations.grad for n in self._module.graph.nodes)
         self.operations = sum(n.op.startswith("call") for n in self._module.graph.nodes)
-        self.settings = settings
+        self.settings, self._was_on = settings, switched_on
         self._check_precision()
         self._place()
         self.backend, self.kernels = settings.backend, 0
@@ -195,6 +204,9 @@ class Function:
             self._run = self._inductor()
         logger.info("Compiling done - in %.2f s", time.perf_counter() - start)
         logger.info("%s", self.summary)
+
+    def _switched_on(self):
+        return [p for p in self.outputs[0].tracer.switches if p.on]
 
     @property
     def summary(self):

@@ -199,6 +199,8 @@ class Model(GraphManager):
         return [n.params[param] for n in self.nodes.values() if param in n.params]
 
     def _set_rates(self, param, values):
+        if param == "dropout_rate" and isinstance(values, dict):
+            return self._set_dropout_of(values)
         rates = self._rates(param)
         values = [values] * len(rates) if np.ndim(values) == 0 else list(values)
         if len(values) != len(rates):
@@ -208,9 +210,18 @@ class Model(GraphManager):
         for rate, value in zip(rates, values):
             rate.set_value(value)
 
+    def _set_dropout_of(self, rates):
+        nodes = {name: self[name] for name in rates}
+        without = [name for name, node in nodes.items() if not hasattr(node, "set_dropout_rate")]
+        if without:
+            raise ValueError(f"Dropout is a matter of layers with weights; these nodes have none: {without}.")
+        for name, rate in rates.items():
+            nodes[name].set_dropout_rate(rate)
+
     @property
     def dropout_rates(self):
-        """Dropout rates in the order of the nodes that have one; set one number for all, or a sequence."""
+        """Dropout rates in the order of the nodes that have one; set one number for all, or a sequence. Set a dict, node
+        name -> rate, for single nodes; this also switches on the dropout of layers that were built without."""
         return [float(p.get_value()) for p in self._rates("dropout_rate")]
 
     @dropout_rates.setter

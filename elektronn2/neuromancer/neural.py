@@ -27,9 +27,10 @@ from elektronn2.neuromancer.resampling import (
     spatial_layout,
 )
 from elektronn2.neuromancer.shape import TaggedShape
+from elektronn2.neuromancer.variables import SwitchParam
 from elektronn2.neuromancer.various import LRN, FaithlessMerge
 from elektronn2.utils.cnncalculator import conv_size, upsampled_size
-from elektronn2.utils.validate import as_tuple
+from elektronn2.utils.validate import as_rate, as_tuple
 
 __all__ = ["GRU", "LRN", "LSTM", "AutoMerge", "Conv", "Crop", "Dot", "FaithlessMerge", "FragmentsToDense", "NeuralLayer",
            "Pad", "Perceptron", "Pool", "UpConv", "UpConvMerge", "Upsample"]
@@ -50,19 +51,21 @@ class NeuralLayer(Node):
 
     def _init_layer(self, parent, n_f, activation_func, batch_normalisation, dropout_rate, name, print_repr):
         Node.__init__(self, parent, name, print_repr)
+        what = f"{type(self).__name__} {name!r}"
+        if parent.shape[parent.shape.tag2index("f")] is None:
+            raise ValueError(f"{what} must know the number of features; {parent.name!r} is {parent.shape}.")
+        if parent.output.dtype != config.floatX:
+            raise TypeError(f"{what} computes with {config.floatX}, but {parent.name!r} has {parent.output.dtype}. Make the "
+                            f"source with dtype={config.floatX!r}: arrays are converted when they are given.")
         self.activation_func, self._maxout = C.check_activation(activation_func)
-        self.n_f = int(n_f)
-        if self.n_f < 1 or self.n_f % self._maxout:
-            raise ValueError(f"{type(self).__name__} {name!r}: n_f must be positive"
-                             + (f" and a multiple of {self._maxout} for {activation_func!r}" if self._maxout > 1 else "")
-                             + f", got {n_f!r}.")
+        self.n_f, = as_tuple(n_f, 1, f"n_f of {what}")
+        if self.n_f % self._maxout:
+            raise ValueError(f"{what}: n_f must be a multiple of {self._maxout} for {activation_func!r}, got {n_f!r}.")
         if batch_normalisation not in (False, None, "train", "predict", "fadeout"):
-            raise ValueError(f"{type(self).__name__} {name!r}: batch_normalisation must be False, 'train', "
-                             f"'predict' or 'fadeout', got {batch_normalisation!r}.")
+            raise ValueError(f"{what}: batch_normalisation must be False, 'train', 'predict' or 'fadeout', got "
+                             f"{batch_normalisation!r}.")
         self.batch_normalisation = batch_normalisation or False
-        if not 0 <= dropout_rate < 1:
-            raise ValueError(f"{type(self).__name__} {name!r}: dropout_rate must be in [0, 1), got {dropout_rate!r}.")
-        self._initial_dropout = dropout_rate
+        self._initial_dropout = as_rate(dropout_rate, f"dropout_rate of {what}", one=False)
 
     def _check_sizes(self, parent):
         for k, n in enumerate(parent.shape.spatial_shape):
@@ -85,10 +88,22 @@ class NeuralLayer(Node):
         shape = (self.n_f, 2) if self.activation_func == "prelu" else (self.n_f,)
         self.make_param("b", b, shape, bias_init(self.activation_func, start), apply_reg=False)
         self._make_bn_params(gamma, mean, std)
+        self.dropout_rate = SwitchParam(self._initial_dropout, f"{self.name}_dropout_rate")
         if self._initial_dropout:
-            self._untrained("dropout_rate", self._initial_dropout, ())
+            self.params["dropout_rate"] = self.dropout_rate
         if gradnet_mode:
             self._untrained("gradnet_rate", 1.0, ())
+
+    def set_dropout_rate(self, rate):
+        """Set the dropout rate, in [0, 1), of training; also of a layer that was built without dropout, which has the
+        parameter ``dropout_rate`` from then on."""
+        if not hasattr(self, "dropout_rate"):
+            raise ValueError(f"{type(self).__name__} {self.name!r} is a layer that has no dropout.")
+        rate = as_rate(rate, f"dropout_rate of {type(self).__name__} {self.name!r}", one=False)
+        self.dropout_rate.set_value(rate)
+        if rate and "dropout_rate" not in self.params:
+            self.params["dropout_rate"] = self.dropout_rate
+            self.model.arguments[self.name]["dropout_rate"] = rate
 
     def _untrained(self, name, given, shape):
         self.make_param(name, given, shape, None, apply_train=False, apply_reg=False)
@@ -125,8 +140,9 @@ class NeuralLayer(Node):
             x = C.apply_activation(x, "prelu", C.slope_of(symbolic(self.b)), axis)
         elif self.activation_func not in ("lin", "linear"):
             x = C.apply_activation(x, self.activation_func, None, axis)
-        if "dropout_rate" in self.params:
-            x = C.by_mode(C.dropout(x, symbolic(self.dropout_rate)), x)
+        if hasattr(self, "dropout_rate"):
+            rate = symbolic(self.dropout_rate)
+            x = C.by_mode(C.if_on(rate, C.dropout(x, rate), x), x)
         return x
 
     def _normalise(self, x, axis):
@@ -185,7 +201,7 @@ class Perceptron(NeuralLayer):
         x = self.parent.output
         if self.flatten:
             x = x.flatten(1)
-        self.output = self._activate(C.dot(x, self.model.graph.param(self.w), self.axis), axis=self.axis)
+        self.output = self._activate(C.dot(x, self.w, self.axis), axis=self.axis)
 
     def _calc_shape(self):
         n_out = self.n_f // self._maxout
@@ -198,6 +214,36 @@ class Perceptron(NeuralLayer):
     def _repr_details(self):
         return f"n_f={self.n_f}, act='{self.activation_func}', " + (
             "input was flattened, " if self.flatten else "") + self._notes("dropout rate = ")
+
+    def make_dual(self, parent, share_w=False, **kwargs):
+        """A Perceptron on ``parent`` (which has this layer's features) back to as many features as this layer was given.
+
+        ``share_w``: its weights are those of this layer, transposed, and trained together. ``kwargs``: more arguments of the
+        Perceptron; its name is that of this layer with '.T' unless given. Raises ValueError if the features do not
+        match, NotImplementedError for a layer with ``flatten``.
+
+        >>> from elektronn2 import neuromancer as nm
+        >>> m = nm.model_manager.newmodel(None)
+        >>> code = nm.Perceptron(nm.Input((1, 8), 'b,f', print_repr=False), 3, print_repr=False)
+        >>> code.make_dual(code, share_w=True, print_repr=False).shape
+        [(1,b), (8,f)]
+        """
+        if self.flatten:
+            raise NotImplementedError(f"Perceptron {self.name!r} flattens its input, which no Perceptron can undo. Use a "
+                                      "Perceptron with n_f = f * prod(L) and Reshape.")
+        _check_dual(self, parent, share_w)
+        kwargs = dict(name=f"{self.name}.T", w=self.w.T if share_w else None) | kwargs
+        return Perceptron(parent, self.parent.shape["f"], **kwargs)
+
+
+def _check_dual(layer, parent, share_w):
+    """ValueError unless ``parent`` has as many features as ``layer`` gives (and as its weights have, to share them)."""
+    what = f"The dual of {type(layer).__name__} {layer.name!r}"
+    if not isinstance(parent, Node) or not parent.shape.hastag("f") or parent.shape["f"] != layer.shape["f"]:
+        raise ValueError(f"{what} {layer.shape} needs a parent of {layer.shape['f']} features, got "
+                         f"{f'{parent.name!r} {parent.shape}' if isinstance(parent, Node) else repr(parent)}.")
+    if share_w and layer.shape["f"] != layer.n_f:
+        raise ValueError(f"{what} cannot share its weights: {layer.activation_func!r} leaves fewer features than they have.")
 
 
 Dot = Perceptron
@@ -264,7 +310,7 @@ class Conv(NeuralLayer):
         fragments = self.mfp and prod(self._steps) > 1
         stride = self.stride if prod(self.stride) > 1 and not fragments else None
         dilation = self.dilation if prod(self.dilation) > 1 else None
-        x = C.conv(self.parent.output, self.model.graph.param(self.w), self._bias() if early_bias else None,
+        x = C.conv(self.parent.output, self.w, self._bias() if early_bias else None,
                    self.conv_mode, stride, dilation, self.groups)
         if fragments:
             x = C.fragmentpool(x, self.pool_shape, self._steps, dilation=self.stride)
@@ -295,6 +341,29 @@ class Conv(NeuralLayer):
         extra = "".join(f"{k}={v}, " for k, v in extra.items() if v not in (1, (1,) * self.shape.ndim))
         return (f"n_f={self.n_f}, {self.shape.ndim}d conv, kernel={self.filter_shape}, pool={self.pool_shape}, {extra}"
                 f"act='{self.activation_func}', " + self._notes() + ("MFP active, " if self.mfp else ""))
+
+    def make_dual(self, parent, share_w=False, **kwargs):
+        """An UpConv on ``parent`` (which has this layer's features) that upsamples by what this layer pools (and strides),
+        back to as many features as this layer was given.
+
+        ``share_w``: its weights are those of this layer, transposed, and trained together; its filter is then that of this
+        layer and its conv_mode 'full', so that for a layer without pooling it is the transposed convolution, and gives back
+        the size. ``kwargs``: more arguments of the UpConv; its name is that of this layer with '.T' unless given.
+        Raises ValueError if the features do not match, or the weights cannot be shared.
+
+        >>> from elektronn2 import neuromancer as nm
+        >>> m = nm.model_manager.newmodel(None)
+        >>> code = nm.Conv(nm.Input((1, 2, 9), 'b,f,x', print_repr=False), 4, 3, print_repr=False)
+        >>> code.make_dual(code, share_w=True, print_repr=False).shape
+        [(1,b), (2,f), (9,x)]
+        """
+        _check_dual(self, parent, share_w)
+        kwargs.setdefault("name", f"{self.name}.T")
+        if share_w:
+            if self.groups > 1 or prod(self.dilation) > 1:
+                raise ValueError(f"The dual of Conv {self.name!r} cannot share weights of groups or dilation.")
+            kwargs = dict(w=self.w.T, filter_shape=self.filter_shape, conv_mode="full") | kwargs
+        return UpConv(parent, self.parent.shape["f"], self._steps, **kwargs)
 
 
 class UpConv(NeuralLayer):
@@ -355,7 +424,7 @@ class UpConv(NeuralLayer):
             self.b.set_value(value if self.activation_func == "prelu" else np.zeros_like(value))
 
     def _make_output(self):
-        x = C.upconv(self.parent.output, self.model.graph.param(self.w), self.pool_shape, self._cropped)
+        x = C.upconv(self.parent.output, self.w, self.pool_shape, self._cropped)
         self.output = self._activate(x)
 
     def _calc_shape(self):

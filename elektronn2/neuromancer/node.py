@@ -11,7 +11,7 @@ from elektronn2.neuromancer.dense import predict_dense
 from elektronn2.neuromancer.function import Function
 from elektronn2.neuromancer.manager import choose_name, model_manager
 from elektronn2.neuromancer.registry import NODES
-from elektronn2.neuromancer.variables import ConstantParam, VariableParam, VariableWeight
+from elektronn2.neuromancer.variables import ConstantParam, TransposedParam, VariableParam, VariableWeight
 from elektronn2.utils.basic import pretty_string_ops
 from elektronn2.utils.validate import suggest
 
@@ -171,16 +171,16 @@ class Node(metaclass=NodeType):
         """Register a parameter, from what the user passed for it.
 
         ``given``: None (initialised by ``init_kwargs``); an array or number (initial value); a parameter of
-        another node (shared); ``[value, 'const']`` or ``[value, 'trainable']``. Raises ValueError for another
-        shape or kind.
+        another node (shared; its ``.T``: with swapped axes); ``[value, 'const']`` or ``[value, 'trainable']``. Raises
+        ValueError for another shape or kind.
         """
         full_name = f"{self.name}_{name}"
         where = f"{type(self).__name__} {self.name!r}: argument {name!r}"
-        if isinstance(given, VariableParam):
+        if isinstance(given, (VariableParam, TransposedParam)):
             if given.shape != tuple(shape):
                 raise ValueError(f"{where}: the shared parameter has shape {given.shape}, needed is {tuple(shape)}.")
             setattr(self, name, given)
-            self.shared[name] = given
+            self.shared[name] = given.param if isinstance(given, TransposedParam) else given
             return given
         constant = False
         if isinstance(given, (list, tuple)) and len(given) == 2 and given[1] in ("const", "trainable"):

@@ -226,10 +226,15 @@ class _Restorer:
                 for key in BN_PARAMS:
                     values.pop(key, None)
             else:
+                fades = mode == "fadeout"
                 arguments["batch_normalisation"] = mode = "predict"
                 if weight < 1:
                     values["mean"] = values["mean"] / (1 - weight)
                     values["std"] = (values["std"] - weight) / (1 - weight)
+                if fades:
+                    r = values["gradnet_rate"]
+                    gamma = values["gamma"] if "gamma" in values else arguments.pop("gamma").get_value()  # or shared
+                    values.update(mean=r * values["mean"], std=r * values["std"] + 1 - r, gamma=r * gamma + 1 - r)
                 if self.replace_bn == "const":
                     for key in ("mean", "std"):
                         arguments[key] = [values.pop(key), "const"]

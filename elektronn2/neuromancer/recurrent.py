@@ -77,7 +77,7 @@ class _Cell(Node):
 
     def _cell(self, function):
         """What ``function`` makes of the parent, the memory and the weights."""
-        w, b = self.model.graph.param(self.w), self.model.graph.param(self.b)
+        w, b = (p.as_expression_of(self.model.graph) for p in (self.w, self.b))
         bias, slope = b, None
         if self.activation_func == "prelu":  # the slopes are those of the columns after the gates
             bias, slope = C.bias_of(b), C.slope_of(b)[self.n_gates * self.n_f:]

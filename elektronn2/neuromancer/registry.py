@@ -21,7 +21,18 @@ class Registry(dict):
         return cls
 
     def __missing__(self, name):
+        if name in LEFT_OUT:
+            raise KeyError(why_left_out(name))
         raise KeyError(f"Unknown {self.kind} {name!r}.{suggest(name, self)}")
+
+
+LEFT_OUT = ("GenericInput", "SkelGetBatch", "SkelGridUpdate", "SkelLoss", "SkelLossRec", "SkelPrior")
+"""Node classes of the first ELEKTRONN2 that traced skeletons, and that this library leaves out on purpose."""
+
+
+def why_left_out(name):
+    return (f"{name} is left out on purpose: it belonged to an experiment that traced skeletons, and needed Python objects as "
+            "inputs, which can be neither differentiated nor saved. Use ApplyFunc, or a Node class of your own.")
 
 
 NODES = Registry("node class")

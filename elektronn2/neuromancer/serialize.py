@@ -3,8 +3,9 @@
 A file holds one JSON object under the metadata key ``elektronn2``: ``format``, ``nodes`` (in building order: name,
 class, arguments), ``designations``, and ``splits`` if there are any (name -> names of the pieces); and one tensor
 ``<node>/<param>`` for each parameter. Arguments that JSON does not know are objects with one key: ``node``, ``param``
-([node, param], shared), ``weights`` ('trainable' or 'const', the value is the node's tensor), ``array`` (a tensor of
-the file), ``tuple``, ``fraction``, ``shape`` (a TaggedShape) and ``function`` ('module:name').
+([node, param], shared), ``transposed`` (the same with swapped axes), ``weights`` ('trainable' or 'const', the value is
+the node's tensor), ``array`` (a tensor of the file), ``tuple``, ``fraction``, ``shape`` (a TaggedShape) and
+``function`` ('module:name').
 """
 import importlib
 import json
@@ -19,7 +20,7 @@ from elektronn2.errors import ModelFileError
 from elektronn2.neuromancer.expression import Expression
 from elektronn2.neuromancer.registry import NODES
 from elektronn2.neuromancer.shape import TaggedShape
-from elektronn2.neuromancer.variables import VariableParam
+from elektronn2.neuromancer.variables import TransposedParam, VariableParam
 from elektronn2.utils.basic import atomic_write
 from elektronn2.utils.unpickle import is_pickle
 
@@ -68,6 +69,8 @@ class _Encoder:
             return {"node": value.name}
         if isinstance(value, VariableParam):
             return {"param": self._owner(value)}
+        if isinstance(value, TransposedParam):
+            return {"transposed": self._owner(value.param)}
         if isinstance(value, (np.integer, np.floating, np.bool_)):
             return value.item()
         if isinstance(value, np.ndarray):
@@ -198,6 +201,8 @@ def decode(value, nodes, tensors, allow_functions=False, where=""):
             return nodes[content]
         if kind == "param":
             return nodes[content[0]].params[content[1]]
+        if kind == "transposed":
+            return nodes[content[0]].params[content[1]].T
         if kind == "array":
             return tensors[content]
         if kind == "tuple":

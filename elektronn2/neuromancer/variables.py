@@ -3,6 +3,7 @@ import numpy as np
 import torch
 
 from elektronn2.config import config
+from elektronn2.neuromancer.computations import transpose
 from elektronn2.neuromancer.init import initweights
 
 
@@ -80,6 +81,11 @@ class VariableParam:
                              "and may not have an update of its own. Make it with apply_train=False, apply_reg=False.")
         self._updates = expression
 
+    @property
+    def T(self):
+        """This parameter with its first two axes swapped, to be shared: ``w=other.w.T``."""
+        return TransposedParam(self)
+
     def as_expression_of(self, graph):
         return graph.param(self)
 
@@ -107,6 +113,48 @@ class VariableWeight(VariableParam):
             elif value.shape != tuple(shape):
                 raise ValueError(f"Weight {name!r} must have shape {tuple(shape)}, the given value has {value.shape}.")
         super().__init__(value, name, apply_train, apply_reg, dtype)
+
+
+class TransposedParam:
+    """A parameter seen with its first two axes swapped: what ``param.T`` is. It has no value of its own.
+
+    >>> p = VariableParam(np.ones((2, 3)), name='w')
+    >>> p.T.shape, p.T.param is p
+    ((3, 2), True)
+
+    Raises ValueError for a parameter of fewer than two axes.
+    """
+
+    def __init__(self, param):
+        if len(param.shape) < 2:
+            raise ValueError(f"Parameter {param.name!r} with shape {param.shape} has no two axes to swap.")
+        self.param = param
+        self.shape = (param.shape[1], param.shape[0], *param.shape[2:])
+
+    def get_value(self):
+        """A copy of the value, as an array."""
+        return self.param.get_value().swapaxes(0, 1)
+
+    def as_expression_of(self, graph):
+        return transpose(graph.param(self.param))
+
+    def __repr__(self):
+        return f"{self.param!r}.T"
+
+
+class SwitchParam(VariableParam):
+    """A rate, not trained, at 0 of which functions leave out what it is the rate of. ``on``: it has been set above 0.
+
+    Once it is on it stays on, so that changing the rate does not compile functions anew.
+    """
+
+    def __init__(self, value, name=None):
+        super().__init__(value, name, apply_train=False, apply_reg=False)
+        self.on = bool(value)
+
+    def set_value(self, value):
+        super().set_value(value)
+        self.on = self.on or bool(np.any(value))
 
 
 class ConstantParam(VariableParam):

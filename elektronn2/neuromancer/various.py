@@ -4,7 +4,7 @@ from elektronn2.neuromancer.node import Node
 from elektronn2.neuromancer.node_basic import Concat, aligned_outputs, merged_shape
 from elektronn2.neuromancer.resampling import spatial_layout
 from elektronn2.neuromancer.shape import TaggedShape
-from elektronn2.utils.validate import as_tuple
+from elektronn2.utils.validate import as_rate, as_tuple
 
 __all__ = ["LRN", "FaithlessMerge", "GaussianAEVBPrior", "GaussianRV", "Reshape"]
 
@@ -149,8 +149,7 @@ class FaithlessMerge(Concat):
                  print_repr=True):
         super().__init__([hard_features, easy_features], axis, name, print_repr)
         for key, rate in (("failing_prob", failing_prob), ("hardeasy_ratio", hardeasy_ratio)):
-            if not 0 <= rate <= 1:
-                raise ValueError(f"FaithlessMerge {name!r}: {key} must be in 0 to 1, got {rate!r}.")
+            as_rate(rate, f"{key} of FaithlessMerge {name!r}")
         self._failing = _setting(self, "failing_prob", failing_prob)
         self._ratio = _setting(self, "hardeasy_ratio", hardeasy_ratio)
 

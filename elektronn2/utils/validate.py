@@ -1,5 +1,6 @@
 """Parsing of arguments at the border of the library."""
 import difflib
+import numbers
 import operator
 
 
@@ -17,7 +18,7 @@ def as_tuple(value, n, name, minimum=1):
         try:
             values = tuple(operator.index(v) for v in value)
         except TypeError:
-            raise TypeError(f"{name} must be one integer or {n} integers, got {value!r}.") from None
+            raise TypeError(f"{name} must be one integer{f' or {n} integers' * (n > 1)}, got {value!r}.") from None
     if len(values) != n:
         hint = " Use filter size 1 on an axis that is not to be filtered." if "filter" in name else ""
         raise ValueError(f"{name} needs {n} values, one per spatial axis, got {len(values)}: "
@@ -25,6 +26,21 @@ def as_tuple(value, n, name, minimum=1):
     if any(v < minimum for v in values):
         raise ValueError(f"{name} must be at least {minimum} on every axis, got {value!r}.")
     return values
+
+
+def as_rate(value, name, one=True):
+    """A float from 0 to 1 (below 1 unless ``one``).
+
+    >>> as_rate(0.5, 'dropout_rate')
+    0.5
+
+    Raises TypeError (not a number) and ValueError (out of range), naming ``name``.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {value!r}.")
+    if not (0 <= value <= 1 if one else 0 <= value < 1):
+        raise ValueError(f"{name} must be in [0, 1{']' if one else ')'}, got {value!r}.")
+    return float(value)
 
 
 def suggest(name, options):

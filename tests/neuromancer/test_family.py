@@ -135,6 +135,7 @@ SAMPLES = {
         lambda b: nm.Perceptron(vector(b), 3, **QUIET),
         lambda b: nm.Perceptron(image(b), 4, "maxout 2", flatten=True, dropout_rate=0.4, **QUIET),
         lambda b: nm.Perceptron(image(b), 4, "prelu", batch_normalisation="train", **QUIET),
+        lambda b: (code := nm.Perceptron(vector(b), 3, **QUIET)).make_dual(code, True, name="dot", **QUIET),
         lambda b: nm.Perceptron(vector(b), 2, "lin", w=[np.ones((4, 2)), "const"], b=np.arange(2), **QUIET)],
     "Conv": [
         lambda b: nm.Conv(image(b), 3, (3, 2), (2, 2), **QUIET),
@@ -166,6 +167,7 @@ SAMPLES = {
         lambda b: nm.UpConv(image(b, 2, (2, 3, 2), "b,f,z,x,y"), 2, (1, 2, 2), "prelu", identity_init=False,
                             batch_normalisation="train", **QUIET),
         lambda b: nm.UpConv(image(b), 3, 2, filter_shape=(4, 2), conv_mode="same", **QUIET),
+        lambda b: (code := nm.Conv(image(b), 3, 2, **QUIET)).make_dual(code, True, name="upconv", **QUIET),
         lambda b: nm.UpConv(image(b), 3, (1, 2), filter_shape=3, dropout_rate=0.5, **QUIET),
         lambda b: nm.UpConv(image(b, 1, (3,), "b,f,x"), 2, 3, filter_shape=5, conv_mode="full", **QUIET)],
     "Upsample": [
