@@ -31,8 +31,8 @@ LEFT_OUT = ("GenericInput", "SkelGetBatch", "SkelGridUpdate", "SkelLoss", "SkelL
 
 
 def why_left_out(name):
-    return (f"{name} is left out on purpose: it belonged to an experiment that traced skeletons, and needed Python objects as "
-            "inputs, which can be neither differentiated nor saved. Use ApplyFunc, or a Node class of your own.")
+    return (f"{name} is left out on purpose: it belonged to an experiment that traced skeletons, and needed Python objects "
+            "as inputs, which can be neither differentiated nor saved. Use ApplyFunc, or a Node class of your own.")
 
 
 NODES = Registry("node class")
