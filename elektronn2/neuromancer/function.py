@@ -98,12 +98,12 @@ def cut(outputs, inputs=None, mode="predict"):
         if node in copies:
             continue
         if node.target in CHOICES:
-            copies[node] = copies[_resolve(node, chosen, tracer)]
+            copies[node] = copies[_resolve(node, chosen, tracer, stops)]
             continue
-        copies[node] = new.node_copy(node, lambda n: copies[_resolve(n, chosen, tracer)])
+        copies[node] = new.node_copy(node, lambda n: copies[_resolve(n, chosen, tracer, stops)])
         if node.op == "get_attr":
             used[node.target] = tracer.params[node.target]
-    new.output(tuple(copies[_resolve(n, chosen, tracer)] for n in goals))
+    new.output(tuple(copies[_resolve(n, chosen, tracer, stops)] for n in goals))
     root = torch.nn.Module()
     for name, param in used.items():
         if isinstance(param, VariableParam):
@@ -125,9 +125,9 @@ Expression.code = property(code_of)
 CHOICES = (computations.by_mode, computations.if_on)
 
 
-def _resolve(node, chosen, tracer):
-    """The node itself, or the side that is taken where it is a choice."""
-    while node.target in CHOICES:
+def _resolve(node, chosen, tracer, stops):
+    """The node itself, or the side that is taken where it is a choice (unless its value is given)."""
+    while node.target in CHOICES and node not in stops:
         sides = (*node.args, *node.kwargs.values())
         if node.target is computations.by_mode:
             node = sides[chosen]
@@ -144,9 +144,11 @@ def _reachable(goals, stops, chosen, tracer):
         if node in seen:
             continue
         seen.add(node)
+        if node in stops:
+            continue
         if node.target in CHOICES:
-            stack.append(_resolve(node, chosen, tracer))
-        elif node not in stops:
+            stack.append(_resolve(node, chosen, tracer, stops))
+        else:
             stack.extend(node.all_input_nodes)
     return sorted(seen, key=lambda n: n._sort_key)
 
