@@ -1,7 +1,9 @@
-"""Barriers between cells by a residual symmetric U-Net for thick sections: 0.14 M parameters, patch and output 8x96x96.
+"""Barriers between cells by a residual U-Net for thick sections: 0.1 M parameters, field of view 19x75x75.
 
-``elektronn2-train residual_unet.py`` trains it in about ten minutes on two processor cores, on synthetic volumes that are
-made at first; ``python residual_unet.py`` builds it, runs it once and draws its graph.
+``elektronn2-train residual_unet.py`` trains it, on synthetic volumes that are made at first; ``python residual_unet.py``
+builds it, runs it once and draws its graph. Its convolutions keep the size of the patch and see zeros beyond; predictions
+are exact all the same, from tiles of which the border is not used, so tiles should be larger than the patches in training:
+``elektronn2-predict ...-FINAL.mdl raw_2.h5:raw out.h5 --patch 40,200,200``.
 """
 import os
 
@@ -32,7 +34,7 @@ data_batch_args = {
     "warp_args": {"sample_aniso": True, "warp_amount": 0.5},
 }
 
-n_steps = 1000
+n_steps = 800
 max_runtime = 3600  # seconds
 history_freq = 100
 monitor_batch_size = 4
@@ -44,7 +46,8 @@ batch_size = 1
 
 def create_model():
     raw = nm.Input((None, 1, 8, 96, 96), "b,f,z,x,y", name="raw")
-    scores = nm.networks.residual_unet(raw, n_class=2, n_f=(10, 16, 24))
+    scores = nm.networks.residual_unet(raw, n_class=2, n_f=(10, 16, 24), filter_shape=[(1, 3, 3), (3, 3, 3), (3, 3, 3)],
+                                       norm="batch")
     return nm.networks.classifier(scores)
 
 

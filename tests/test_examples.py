@@ -42,7 +42,7 @@ def python(home, *arguments, threads=1):
     return result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("name", ["mnist", "neuro3d_lite", "laptop", *SLOW])
+@pytest.mark.parametrize("name", ["mnist", "neuro3d_lite", "laptop", "residual_unet", *SLOW])
 def test_as_a_script(home, name):
     said = python(home, EXAMPLES / f"{name}.py", threads=2)
     assert "Total Computational Cost of Model" in said
@@ -50,7 +50,7 @@ def test_as_a_script(home, name):
     assert any(f"_{name}_model-graph.html" in p.name for p in home.iterdir())
 
 
-@pytest.mark.parametrize("name", ["mnist", "neuro3d_lite", "laptop", *SLOW])
+@pytest.mark.parametrize("name", ["mnist", "neuro3d_lite", "laptop", "residual_unet", *SLOW])
 def test_training(home, name):
     """A few steps of the config as it stands, but for their number."""
     config = home / f"{name}.py"

@@ -1,4 +1,7 @@
 """Networks from the literature: sizes and fields of view against published or hand-made figures, learning, tiles, files."""
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from networks import example
@@ -214,3 +217,21 @@ def test_losses_of_choice():
     scores = nm.networks.unet(raw, 3, n_f=(2, 4), **QUIET)
     model = nm.networks.classifier(scores, nm.FocalLoss, gamma=1.5, class_weights=[1, 2, 3])
     assert isinstance(model["nll"], nm.FocalLoss) and model["nll"].gamma == 1.5
+
+
+def documented():
+    """Rows of the table of docs/networks.md."""
+    for line in (Path(__file__).parents[2] / "docs" / "networks.md").read_text().split("\n"):
+        if re.match(r"\| `\w+\(raw", line):
+            yield [cell.strip() for cell in line.strip("|").split("|")]
+
+
+@pytest.mark.parametrize(("call", "patch", "out", "params", "fov", "cost"), list(documented()))
+def test_documented_figures(call, patch, out, params, fov, cost):
+    """Every row of the table against the network that it describes."""
+    name, arguments = re.fullmatch(r"`(\w+)\(raw(?:, )?(.*)\)`", call).groups()
+    _, scores = network(name, [int(n) for n in patch.split("x")], **{
+        k: {"True": True}.get(v, v.strip("'")) for k, v in (a.split("=") for a in arguments.split(", ") if a)})
+    assert ["x".join(map(str, v)) for v in (scores.shape.spatial_shape, scores.shape.fov)] == [out, fov]
+    per_voxel = scores.all_computational_cost / scores.shape.spatial_size
+    assert (params, cost) == (f"{scores.all_params_count / 1e6:.2f} M", f"{per_voxel / 1e6:.2f} M")

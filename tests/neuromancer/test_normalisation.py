@@ -118,6 +118,29 @@ def with_input(node):
     return node.model
 
 
+def test_constant_weights():
+    """make_weights_constant holds every parameter of these nodes, under the names that they have."""
+    x = source((1, 4, 5, 5), "b,f,x,y")
+    node = nm.SqueezeExcitation(nm.InstanceNorm(nm.GroupNorm(x, 2, **QUIET), "prelu", **QUIET), 2, **QUIET)
+    model = nm.model.rebuild_model(with_input(node), make_weights_constant=True)
+    params = model.prediction_node.all_params
+    assert len(params) == 8 and all(p.constant for p in params.values())
+    for name, p in params.items():
+        np.testing.assert_array_equal(p.get_value(), node.all_params[name].get_value())
+
+
+@pytest.mark.parametrize("make", [lambda x: nm.GroupNorm(x, 2, **QUIET), lambda x: nm.LayerNorm(x, **QUIET),
+                                  lambda x: nm.SqueezeExcitation(x, 2, **QUIET)])
+def test_reduced_precision(make, rng, monkeypatch):
+    """In bfloat16 statistics are still computed in single precision: small signals on a large constant survive."""
+    monkeypatch.setattr(config, "precision", "float32")
+    node = make(nm.Conv(source((1, 1, 9, 9), "b,f,x,y"), 4, 3, **QUIET))
+    a = rng.normal(size=(1, 1, 9, 9)).astype("float32")
+    exact = node(a)
+    monkeypatch.setattr(config, "precision", "bfloat16")
+    assert np.abs(node(a) - exact).max() < 0.05 * np.abs(exact).max() and node(a).dtype == np.float32
+
+
 # -- residual sums --------------------------------------------------------------------------------------
 def test_residual_add_is_the_sum(rng):
     """Same shape, no activation: branch + skip; with relu the positive part, and no other nodes."""
