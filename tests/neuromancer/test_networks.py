@@ -25,11 +25,12 @@ def network(name, patch, **arguments):
 
 # -- geometry -------------------------------------------------------------------------------------------
 UNET = (103,) * 3, (44,) * 3, 1
+THIN = (4, 4, 6, 6)
 # name, arguments, patch -> output, fov, offset, stride
 GEOMETRY = [
-    ("unet", {}, (116, 132, 132), (28, 44, 44), *UNET),
-    ("unet", dict(norm="layer"), (92, 100, 92), (4, 12, 4), *UNET),
-    ("unet", dict(conv_mode="same", norm="group"), (32, 40, 24), (32, 40, 24), (103,) * 3, (0,) * 3, 1),
+    ("unet", dict(n_f=THIN), (116, 132, 132), (28, 44, 44), *UNET),
+    ("unet", dict(n_f=THIN, norm="layer"), (92, 100, 92), (4, 12, 4), *UNET),
+    ("unet", dict(n_f=THIN, conv_mode="same", norm="group"), (32, 40, 24), (32, 40, 24), (103,) * 3, (0,) * 3, 1),
     # 1 + 4 * 2 (2 levels of 2 convolutions, stride 1) + 1 (pool) + 2 * 4 (stride 2) + 1 (up)
     ("unet", dict(n_f=(4, 8), norm="batch"), (24,), (8,), (19,), (8,), 1),
     ("unet", dict(n_f=(4, 8), pool_shape=(1, 2), filter_shape=[(1, 3), (3, 3)]), (6, 24), (2, 8), (5, 19), (2, 8), 1),
@@ -86,12 +87,12 @@ def test_features_of_the_residual_unet():
 
 def test_stages_of_the_vnet():
     """Convolutions per stage, features on both ways, and what is joined how: by the published figure."""
-    model, _ = network("vnet", (16, 16, 16))
+    model, _ = network("vnet", (16, 16, 16), n_f=(2, 4, 8, 16, 32))  # an eighth of the published features
     wide = [n for n in model.nodes.values() if type(n).__name__ == "Conv" and n.filter_shape == (5, 5, 5)]
-    assert [n.n_f for n in wide] == [16, 32, 32, 64, 64, 64, *[128] * 3, *[256] * 3, *[256] * 3, *[128] * 3, 64, 64, 32]
+    assert [8 * n.n_f for n in wide] == [16, 32, 32, 64, 64, 64, *[128] * 3, *[256] * 3, *[256] * 3, *[128] * 3, 64, 64, 32]
     down = [n for n in model.nodes.values() if type(n).__name__ == "Conv" and n.stride == (2, 2, 2)]
-    assert [n.n_f for n in down] == [32, 64, 128, 256] and {n.filter_shape for n in down} == {(2, 2, 2)}
-    assert [n.n_f for n in model.nodes.values() if isinstance(n, nm.UpConv)] == [128, 64, 32, 16]
+    assert [8 * n.n_f for n in down] == [32, 64, 128, 256] and {n.filter_shape for n in down} == {(2, 2, 2)}
+    assert [8 * n.n_f for n in model.nodes.values() if isinstance(n, nm.UpConv)] == [128, 64, 32, 16]
     assert {n.activation_func for n in wide} == {"prelu", "lin"} and not any(
         isinstance(n, nm.Pool) for n in model.nodes.values())
 
@@ -112,7 +113,7 @@ def test_norm(name, norm, kind):
 
 # -- mistakes -------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("name", "arguments", "patch", "nearest"), [
-    ("unet", {}, (117, 20, 130), [116, 92, 124]), ("unet", dict(conv_mode="same"), (30, 7), [24, 8]),
+    ("unet", dict(n_f=THIN), (117, 20, 130), [116, 92, 124]), ("unet", dict(n_f=THIN, conv_mode="same"), (30, 7), [24, 8]),
     ("residual_unet", {}, (5, 150, 9), [5, 144, 16]), ("n337", {}, (90, 84), [85, 85]),
     ("n337", dict(mfp=True), (100, 93), [100, 92]), ("neuro3d", {}, (24, 180, 190), [23, 177, 189])])
 def test_patches_that_do_not_fit(name, arguments, patch, nearest):
