@@ -17,7 +17,7 @@ node_basic loss_checks
 class_loss number_loss distance_loss recurrent resampling
 overlap_loss affinity_loss various
 neural loss graphutils graphmanager
-normalisation residual legacy
+normalisation residual legacy checkpoint finite
 rebuild networks bioimageio
 export
 model

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from elektronn2.config import config
-from elektronn2.neuromancer import graph, serialize
+from elektronn2.neuromancer import checkpoint, graph, serialize
 from elektronn2.neuromancer.averaging import Averages
 from elektronn2.neuromancer.export import export
 from elektronn2.neuromancer.expression import Graph
+from elektronn2.neuromancer.finite import find_nonfinite, nonfinite_params
 from elektronn2.neuromancer.function import Function, to_numpy
 from elektronn2.neuromancer.manager import GraphManager, model_manager
 from elektronn2.neuromancer.node_basic import Node
@@ -285,6 +286,11 @@ class Model(GraphManager):
         """Dict name -> optimiser of all that there are."""
         return {name: self.optimiser(name) for name in OPTIMISERS}
 
+    @property
+    def used_optimisers(self):
+        """Dict name -> optimiser of those that have made steps."""
+        return {name: optimiser for name, optimiser in self._optimisers.items() if optimiser.t}
+
     def reset_optimisers(self):
         """Let all optimisers forget their moments and averages, as is needed when parameters were replaced."""
         for optimiser in self._optimisers.values():
@@ -355,8 +361,17 @@ class Model(GraphManager):
         return self._function("gradients", [self._need("loss_node")], mode, self.trainable_params)(*inputs)[1:]
 
     def predict(self, *inputs, mode="predict"):
-        """Values of the prediction node."""
-        return self._need("prediction_node")(*inputs, mode=mode)
+        """Values of the prediction node. ValueError if they are not finite because parameters are not."""
+        values = self._need("prediction_node")(*inputs, mode=mode)
+        if values is not None and not np.isfinite(values).all():
+            self._check_params(self.prediction_node)
+        return values
+
+    def _check_params(self, *nodes):
+        bad = nonfinite_params(graph.ancestors(*nodes))
+        if bad:
+            raise ValueError(f"NaN or infinite weights in model {self.name!r}: {', '.join(bad)}. Load an earlier model; "
+                             "train with a smaller learning rate, or with clip_norm.")
 
     def predict_ext(self, *inputs, mode="predict"):
         """List of the values of the nodes ``prediction_ext``; inputs are the union of their sources."""
@@ -370,7 +385,10 @@ class Model(GraphManager):
         return [n for n in graph.ancestors(self.loss_node or self._need("prediction_node")) if not n.is_source]
 
     def predict_dense(self, raw_img, as_uint8=False, pad_raw=False):
-        """Prediction at every voxel; see :func:`elektronn2.neuromancer.dense.predict_dense`."""
+        """Prediction at every voxel; see :func:`elektronn2.neuromancer.dense.predict_dense`.
+
+        ValueError for parameters that are not finite."""
+        self._check_params(self._need("prediction_node"))
         return self._need("prediction_node").predict_dense(raw_img, as_uint8, pad_raw)
 
     # -- looking ---------------------------------------------------------------------------------
@@ -387,6 +405,12 @@ class Model(GraphManager):
     def actstats(self, *inputs):
         """The same per activation."""
         _log_stats("Activations", zip([n.name for n in self._active_nodes()], self.activations(*inputs)))
+
+    def find_nonfinite(self, *inputs):
+        """Where NaN and infinite values begin: a text that names the first node, parameter or gradient; None if all are
+        finite. ``inputs``: arrays for the sources of the loss node."""
+        self._need("loss_node")
+        return find_nonfinite(self, *inputs)
 
     def test_run_prediction(self):
         """Run the prediction node once on random input; see :meth:`Node.test_run`."""
@@ -406,9 +430,18 @@ class Model(GraphManager):
         return self._need("prediction_node").axis_rules(mfp)
 
     # -- files -----------------------------------------------------------------------------------
-    def save(self, file):
-        """Write a model file (safetensors with the graph as JSON); atomic."""
-        serialize.save(self, file)
+    def save(self, file, optimiser_state=False):
+        """Write a model file (safetensors with the graph as JSON); atomic.
+
+        ``optimiser_state``: also what is needed to train on as if there had been no break: hyper-parameters, moments of the
+        optimisers, averaged weights, numbers of steps. ValueError for parameters that are not finite.
+        """
+        self._check_params(*self.nodes.values())
+        description, tensors = serialize.describe(self)
+        if optimiser_state:
+            description["training"], state = checkpoint.describe(self)
+            tensors.update(state)
+        serialize.write(description, tensors, file)
 
     def export(self, file, format=None, overwrite=False, dynamic=None, **about):
         """Write the prediction for other programs; atomic, and checked against this model before it is written.

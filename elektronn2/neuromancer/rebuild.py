@@ -5,7 +5,7 @@ import random
 import string
 
 from elektronn2.errors import ModelFileError
-from elektronn2.neuromancer import legacy, serialize
+from elektronn2.neuromancer import checkpoint, legacy, serialize
 from elektronn2.neuromancer.manager import model_manager
 from elektronn2.neuromancer.neural import Conv
 from elektronn2.neuromancer.node_basic import Input, Node, arguments_like
@@ -31,6 +31,8 @@ def modelload(file_name, override_mfp_to_active=False, imposed_patch_size=None, 
     'const'), ``lock_trainable_params`` (number of nodes, or names), ``unlock_all_params``, ``allow_functions``.
 
     Files of the first ELEKTRONN2 are read too, without executing anything in them (see ``utils/unpickle.py``).
+    If the file was saved with ``optimiser_state``, the model goes on training as the saved one would have, unless other
+    parameters are trained now.
 
     Raises ModelFileError for a file that is damaged or foreign, ValueError for sizes or options that do not fit.
     """
@@ -49,7 +51,7 @@ def _read(file_name, allow_functions=False):
 
 
 def rebuild_model(model, override_mfp_to_active=False, imposed_patch_size=None, name=None, **kwargs):
-    """A new model like ``model``, changed as :func:`modelload` describes; ``model`` stays as it is."""
+    """A new model like ``model``, changed as :func:`modelload` describes, with new optimisers; ``model`` stays as it is."""
     kwargs.setdefault("allow_functions", True)
     return _rebuild(*serialize.describe(model), override_mfp_to_active, imposed_patch_size,
                     kwargs.pop("imposed_batch_size", None), name, **kwargs)
@@ -160,6 +162,9 @@ class _Restorer:
                 model.designations = designations
             else:
                 model.designate_nodes(**designations)
+                where = "its state of training"
+                if "training" in self.description:
+                    checkpoint.restore(model, self.description["training"], self.tensors)
         except Exception as error:  # whatever a damaged or changed description leads to: nothing half-built stays
             model_manager.discard(model.name)
             model_manager.current, model_manager.last = previous
@@ -276,11 +281,11 @@ def params_from_model_file(file_name):
 
 
 def _params_by_node(tensors):
-    """Dict node -> param -> array from the tensors of a file; arrays that are plain arguments are left out."""
+    """Dict node -> param -> array from the tensors of a file; those that are no parameters are left out."""
     params = {}
     for key, value in tensors.items():
         node, _, param = key.rpartition("/")
-        if not param.startswith("argument-"):
+        if not param.startswith("argument-") and not key.startswith(serialize.TRAINING):
             params.setdefault(node, {})[param] = value
     return params
 

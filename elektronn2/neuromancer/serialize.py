@@ -5,7 +5,8 @@ class, arguments), ``designations``, and ``splits`` if there are any (name -> na
 ``<node>/<param>`` for each parameter. Arguments that JSON does not know are objects with one key: ``node``, ``param``
 ([node, param], shared), ``transposed`` (the same with swapped axes), ``weights`` ('trainable' or 'const', the value is
 the node's tensor), ``array`` (a tensor of the file), ``tuple``, ``fraction``, ``shape`` (a TaggedShape) and
-``function`` ('module:name').
+``function`` ('module:name'). A model that is to be trained further also has ``training`` and tensors whose
+names begin with that, see ``checkpoint.py``.
 """
 import importlib
 import json
@@ -26,6 +27,7 @@ from elektronn2.utils.unpickle import is_pickle
 
 FORMAT = 1
 KEY = "elektronn2"
+TRAINING = "training:"  # how the names of tensors of training begin
 WEIGHTS = ("w", "b", "w2", "b2", "gamma", "mean", "std", "value")  # arguments whose values are the node's tensors
 
 
@@ -129,13 +131,8 @@ def _find_function(address):
     return value
 
 
-def save(model, path):
-    """Write a model file, atomically: if it fails, an existing file stays as it was."""
-    write(*describe(model), path)
-
-
 def write(description, tensors, path):
-    """Write what :func:`describe` returns as a model file, atomically."""
+    """Write what :func:`describe` returns as a model file, atomically: if it fails, an existing file stays as it was."""
     data = safetensors.numpy.save(tensors, metadata={KEY: json.dumps(description)})
     path = Path(path).expanduser()
     with atomic_write(path) as temporary, open(temporary, "wb") as f:

@@ -23,6 +23,7 @@ class VariableParam:
 
     ``value``: array or number. ``apply_train``: whether optimisers update it. ``apply_reg``: whether
     weight decay applies; a number above 1 multiplies the decay. ``dtype``: default the working float.
+    ValueError for values that are NaN or infinite.
 
     >>> p = VariableParam(np.zeros(3), name='p')
     >>> p.set_value([1., 2., 3.])
@@ -39,7 +40,7 @@ class VariableParam:
         self.apply_train = bool(apply_train)
         self.apply_reg = apply_reg
         self._updates = None
-        array = np.array(value, dtype=dtype or config.floatX, order="C")
+        array = self._finite(np.array(value, dtype=dtype or config.floatX, order="C"))
         self.tensor = torch.nn.Parameter(torch.from_numpy(array), requires_grad=self.apply_train)
 
     @property
@@ -61,13 +62,21 @@ class VariableParam:
     def set_value(self, value):
         """Replace the value in place; shape and dtype stay.
 
-        Raises ValueError if the shape differs (a single number may fill a scalar parameter only).
+        Raises ValueError if the shape differs (a single number may fill a scalar parameter only), or if values are NaN or
+        infinite.
         """
         array = np.asarray(value, dtype=self.dtype)
         if array.shape != self.shape:
             raise ValueError(f"Parameter {self.name!r} has shape {self.shape}, the new value has {array.shape}.")
         with torch.no_grad():
-            self.tensor.copy_(torch.from_numpy(np.array(array)))
+            self.tensor.copy_(torch.from_numpy(np.array(self._finite(array))))
+
+    def _finite(self, array):
+        bad = np.size(array) - np.isfinite(array).sum()
+        if bad:
+            raise ValueError(f"Parameter {self._name!r} cannot be NaN or infinite; {bad} of {np.size(array)} given values "
+                             "are.")
+        return array
 
     @property
     def updates(self):

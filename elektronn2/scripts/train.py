@@ -91,7 +91,7 @@ def explain(error):
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
     logger.debug("%s", lines)
-    meant = (ValueError, TypeError, KeyError, AttributeError, OSError)
+    meant = (ValueError, TypeError, KeyError, AttributeError, OSError, FloatingPointError)
     if isinstance(error, meant) and PACKAGE in Path(last.filename).parents and last.line and last.line.startswith("raise "):
         return text + notes
     return f"{lines}\n\nTraining ended: {type(error).__name__}: {text}"

@@ -43,8 +43,9 @@ class CheckFinite(TrainerHook):
 
     def on_step(self, loop):
         if not math.isfinite(loop.loss):
+            origin = self.trainer.model.find_nonfinite(*loop.batch)
             self.trainer.pause(f"The loss became {loop.loss} at step {loop.step}, which changed nothing (its batch: "
-                               "batch[0], batch[1])")
+                               f"batch[0], batch[1]). Not finite at first: {origin or 'nothing, when computed again'}")
 
 
 class Timeline(TrainerHook):
@@ -59,18 +60,20 @@ class Timeline(TrainerHook):
 
 
 class Snapshots(TrainerHook):
-    """Keeps a model every ``config.param_save_it`` steps, and the last one."""
+    """Keeps a model every ``config.param_save_it`` steps, with the optimiser's state, and the last one without it."""
 
     def on_step(self, loop):
         if loop.step % config.param_save_it == 0:
-            self.trainer.save(f"Backup/{self.trainer.save_name}-{loop.step / 1000:g}k.mdl")
+            self.trainer.save(f"Backup/{self.trainer.save_name}-{loop.step / 1000:g}k.mdl", optimiser_state=True)
 
     def on_end(self, loop):
         name = self.trainer.save_name
         if loop.failure is not None and loop.step:
-            self.trainer.save(f"Backup/{name}-stopped.mdl")
-        elif loop.failure is None and not self.trainer.save(f"{name}-FINAL.mdl"):
-            loop.failure = OSError("The final model was not saved.")
+            self.trainer.save(f"Backup/{name}-stopped.mdl", optimiser_state=True)
+        elif loop.failure is None:
+            self.trainer.save_averaged(f"{name}-FINAL-ema.mdl")
+            if not self.trainer.save(f"{name}-FINAL.mdl"):
+                loop.failure = OSError("The final model was not saved.")
 
 
 class Previews(TrainerHook):

@@ -223,6 +223,10 @@ class Shell:
         """actstats -- the same of the values of the nodes, for the last batch"""
         self.trainer.model.actstats(*self._batch())
 
+    def do_findnan(self):
+        """findnan -- where NaN and infinite values begin, for the last batch"""
+        self.say(self.trainer.model.find_nonfinite(*self._batch()) or "Everything is finite.")
+
     def do_debugbatch(self):
         """debugbatch -- draw a training example into Batch_test_image.png"""
         self.trainer.debug_getcnnbatch()

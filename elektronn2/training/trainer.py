@@ -82,6 +82,9 @@ class Trainer:
             torch.manual_seed(config.seed)
         if exp.model_load_path is not None:
             model = modelload(exp.model_load_path, **exp.model_load_args)
+            model.meta_params.update(HYPER)  # the config says which hyper-parameters hold
+            for name, optimiser in model.used_optimisers.items():
+                logger.info("%s goes on after %d steps, as %s holds its state.", name, optimiser.t, exp.model_load_path)
         else:
             model = self._create()
         model.set_opt_meta_params(exp.optimiser, exp.optimiser_params)
@@ -292,11 +295,12 @@ class Trainer:
         return float(loss), float(error[0]) if error else np.nan
 
     def monitor(self, loop):
-        """Measure, record, save, draw and print the state of the run."""
+        """Measure (with averaged weights, if there are any), record, save, draw and print the state of the run."""
         status = {}
-        status["train_loss"], status["train_err"] = self.test_model("train")
+        with self.averaged():
+            status["train_loss"], status["train_err"] = self.test_model("train")
+            status["valid_loss"], status["valid_err"] = self.test_model("valid")
         status["loss_gain"] = self.model.loss(*loop.batch) - loop.loss if loop.step else np.nan
-        status["valid_loss"], status["valid_err"] = self.test_model("valid")
         self._monitored += 1
         self.last_status = status
         self.tick()
@@ -306,7 +310,8 @@ class Trainer:
         self.history_tracker.update_history([loop.step, self.t_passed, *measured, model.lr, model.mom,
                                              rates[0] if rates else 0.0])
         if loop.step:
-            self.save(f"{self.save_name}-LAST.mdl")
+            self.save(f"{self.save_name}-LAST.mdl", optimiser_state=True)
+            self.save_averaged(f"{self.save_name}-LAST-ema.mdl")
             self.save_history()
             if config.plot_on and (loop.step >= 3 * self.exp_config.history_freq or loop.step > 60):
                 self.plot_history()
@@ -351,17 +356,22 @@ class Trainer:
                 f"{1 / model.time_per_step:.2f} it/s computing, {self.speed():.2f} it/s with everything")
 
     # -- files -----------------------------------------------------------------------------------
-    def save(self, name):
+    def save(self, name, optimiser_state=False):
         """Write the model to a file in the folder of the run. Returns whether that worked; if not, training can go on.
 
         Parameters that are NaN or infinite are not saved over good ones."""
-        values = self.model.get_param_values().items()
-        bad = [node for node, params in values if any(not np.isfinite(v).all() for v in params.values())]
-        if bad:
-            logger.error("%s was not saved: the parameters of %s are NaN or infinite. Load an earlier model, with a smaller "
-                         "learning rate.", name, ", ".join(bad))
-            return False
-        return self._try(f"{name} could not be saved", self.model.save, self.save_path / name)
+        return self._try(f"{name} could not be saved", self.model.save, self.save_path / name,
+                         optimiser_state=optimiser_state)
+
+    def save_averaged(self, name):
+        """The same of the averaged weights, if there are any."""
+        if self.model.averages:
+            with self.averaged():
+                self.save(name)
+
+    def averaged(self):
+        """Context manager: within, the model has its averaged weights, if there are any."""
+        return self.model.averaged_weights() if self.model.averages else contextlib.nullcontext()
 
     def save_history(self):
         """Write the history to ``Backup/<save_name>.history.npz`` and ``.csv``."""
@@ -466,8 +476,9 @@ class Trainer:
 
     def try_preview(self):
         """A preview whose failure is logged and does not end training."""
-        self._try("The preview failed; check preview_data_path and preview_kwargs", self.preview_slice,
-                  **self.exp_config.preview_kwargs)
+        with self.averaged():
+            self._try("The preview failed; check preview_data_path and preview_kwargs", self.preview_slice,
+                      **self.exp_config.preview_kwargs)
 
 
 def data_class(value):

@@ -137,6 +137,12 @@ def test_all_hyper_parameters_of_the_optimiser_can_be_assigned(shell, trainer):
     assert shell.ip.user_ns["nesterov"] is False is model.nesterov
 
 
+def test_findnan(shell, trainer):
+    assert shell.type("findnan") == "Everything is finite."
+    trainer.model["conv2"].b.tensor.data[0] = float("nan")
+    assert "because of parameter 'b' of node 'conv2' (1 of 4 values)" in shell.type("findnan")
+
+
 def test_large_arrays_are_summarised(shell, capsys):
     shell.type("np.zeros((50, 50)), np.ones(2)")
     out = capsys.readouterr().out

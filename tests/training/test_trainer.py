@@ -181,6 +181,7 @@ def test_nan_loss_without_a_terminal_stops(tmp_path, capsys):
     assert run_with_threads(path, False) == 1
     said = capsys.readouterr().err
     assert "The loss became nan at step 1, which changed nothing" in said and "as there is no terminal to ask" in said
+    assert "Not finite at first: node 'conv2' (" in said and "because of input 'raw' (" in said
     model = nm.model.modelload(tmp_path / "runs" / "run" / "Backup" / "run-stopped.mdl")
     assert all(np.isfinite(v).all() for v in model.get_param_values(as_list=True))
 
@@ -189,10 +190,11 @@ def test_broken_parameters_are_not_saved_over_good_ones(tmp_path, capsys):
     trainer = Trainer(ExperimentConfig(write_config(tmp_path)))
     assert trainer.save("a.mdl")
     good = (trainer.save_path / "a.mdl").read_bytes()
-    weights = trainer.model["conv2"].params["w"]
-    weights.set_value(weights.get_value() * np.nan)
+    trainer.model["conv2"].params["w"].tensor.data.fill_(np.nan)
     assert not trainer.save("a.mdl") and (trainer.save_path / "a.mdl").read_bytes() == good
-    assert "the parameters of conv2 are NaN or infinite" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "a.mdl could not be saved (ValueError: NaN or infinite weights in model" in said
+    assert "parameter 'w' of node 'conv2' (64 of 64 values)" in said
 
 
 def test_a_run_that_fails_before_its_first_step_leaves_its_name_free(tmp_path, capsys):
@@ -229,7 +231,7 @@ def test_a_full_disk_does_not_end_training(tmp_path, monkeypatch, capsys):
     trainer = Trainer(ExperimentConfig(write_config(tmp_path)))
     full = iter([True, True, False])  # at steps 5 and 10, not at the end
 
-    def save(path):
+    def save(path, **_):
         if next(full):
             raise OSError("No space left on device")
         path.write_text("")
@@ -243,16 +245,68 @@ def test_a_full_disk_does_not_end_training(tmp_path, monkeypatch, capsys):
     assert not trainer.run()
 
 
+def go_on(tmp_path, first, model, extra=""):
+    """A trainer whose config is the first one's, but for the model that it goes on from."""
+    text = first.read_text().replace('save_name = "run"', 'save_name = "second"')
+    second = tmp_path / "second.py"
+    second.write_text(text[:text.index("def create_model")] + f"\nmodel_load_path = {str(model)!r}\n{extra}")
+    return Trainer(ExperimentConfig(second))
+
+
 def test_going_on_from_a_model(tmp_path):
     first = write_config(tmp_path)
     assert run(first) == 0
     model = tmp_path / "runs" / "run" / "run-FINAL.mdl"
-    second = tmp_path / "second.py"
-    text = first.read_text().replace('save_name = "run"', 'save_name = "second"')
-    second.write_text(text[:text.index("def create_model")] + f"\nmodel_load_path = {str(model)!r}\nn_steps = 0\n")
-    trainer = Trainer(ExperimentConfig(second))
+    trainer = go_on(tmp_path, first, model)
     for a, b in zip(trainer.model.get_param_values(as_list=True), nm.model.modelload(model).get_param_values(as_list=True)):
         np.testing.assert_array_equal(a, b)
+
+
+def test_going_on_from_a_checkpoint(tmp_path, capsys):
+    """7 steps of a run that goes on from the checkpoint of another, against the same batches by hand."""
+    change = {'"warp": 0.5': '"warp": 0.0', '"wd": 0.5e-4': '"wd": 0.5e-4, "ema": 0.8, "clip_norm": 0.1',
+              '{"lr": {"dec": 0.995}}': "None"}
+    first = write_config(tmp_path, change={**change, "n_steps = 12": "n_steps = 5"})
+    assert run(first) == 0
+    folder = tmp_path / "runs" / "run"
+    trainer = go_on(tmp_path, first, folder / "run-LAST.mdl", "n_steps = 7")
+    assert "AdamW goes on after 5 steps" in capsys.readouterr().err
+    model = nm.model.modelload(folder / "run-LAST.mdl")
+    batches = [trainer.make_batch(i) for i in range(7)]
+    assert trainer.run()
+    for batch in batches:
+        model.trainingstep(*batch, optimiser="AdamW")
+    assert trainer.model.iterations == model.iterations == 12 and trainer.model.optimiser("AdamW").t == 12
+    for a, b in zip(trainer.model.get_param_values(as_list=True), model.get_param_values(as_list=True), strict=True):
+        np.testing.assert_array_equal(a, b)
+    fresh = go_on(tmp_path, first, folder / "run-FINAL.mdl", "save_name = 'third'")
+    assert not fresh.model.used_optimisers and not fresh.model.averages, "the final model has no state"
+    changed = go_on(tmp_path, first, folder / "run-LAST.mdl", "save_name = 'fourth'\noptimiser_params = {'lr': 0.5}")
+    assert (changed.model.lr, changed.model.wd, changed.model.ema) == (0.5, 0.0, None), "the config says what holds"
+
+
+def test_averaged_weights_are_saved_and_validated_with(tmp_path):
+    change = {'"wd": 0.5e-4': '"wd": 0.5e-4, "ema": 0.9', "1e-3": "0.05"}
+    trainer = Trainer(ExperimentConfig(write_config(tmp_path, change=change)))
+    seen = []
+    predict_ext = trainer.model.predict_ext
+
+    def spy(*arrays, **kwargs):
+        seen.append(trainer.model.averages.active)
+        return predict_ext(*arrays, **kwargs)
+    trainer.model.predict_ext = spy
+    assert trainer.run()
+    n = len(seen) // 3  # measured before the first step, and after 5 and 10
+    assert not any(seen[:n]) and all(seen[n:]) and n > 0
+    folder, x = trainer.save_path, np.random.default_rng(0).random((1, 1, 5, 19, 19), np.float32)
+    averaged, last = (nm.model.modelload(folder / f"run-{name}.mdl").predict(x) for name in ("FINAL-ema", "FINAL"))
+    with trainer.model.averaged_weights():
+        np.testing.assert_array_equal(averaged, trainer.model.predict(x))
+    np.testing.assert_array_equal(last, trainer.model.predict(x))
+    assert np.abs(averaged - last).max() > 1e-3
+    checkpoint = nm.model.modelload(folder / "run-LAST.mdl")
+    with checkpoint.averaged_weights():
+        np.testing.assert_array_equal(nm.model.modelload(folder / "run-LAST-ema.mdl").predict(x), checkpoint.predict(x))
 
 
 def test_create_model_with_arguments_and_at_top_level(tmp_path):

@@ -1,0 +1,35 @@
+"""Where values that are NaN or infinite come from."""
+import numpy as np
+import torch
+
+from elektronn2.neuromancer import graph
+
+
+def nonfinite_params(nodes):
+    """A text for each parameter of the nodes that holds NaN or infinite values, its own or a shared one."""
+    return [f"parameter {k!r} of node {n.name!r} ({_count(p.get_value())})" for n in nodes
+            for k, p in {**n.params, **n.shared}.items() if not torch.isfinite(p.tensor).all()]
+
+
+def find_nonfinite(model, *inputs):
+    """See :meth:`Model.find_nonfinite`."""
+    nodes = [n for n in graph.ancestors(model.loss_node) if not n.is_source]
+    given = dict(zip(graph.sources(*nodes), inputs))
+    for node, values in zip(nodes, model.activations(*inputs, mode="train")):
+        if not np.isfinite(values).all():
+            causes = nonfinite_params([node])
+            causes += [f"input {p.name!r} ({_count(given[p])})" for p in node.parents
+                       if p in given and not np.isfinite(given[p]).all()]
+            reason = f"because of {', '.join(causes)}" if causes else "although its inputs and parameters are finite"
+            return f"node {node.name!r} ({_count(values)}), {reason}"
+    params = nonfinite_params(nodes)
+    if params:
+        return params[0]
+    for name, values in zip(model.loss_node.all_trainable_params, model.gradients(*inputs)):
+        if not np.isfinite(values).all():
+            return f"the gradient of {name} ({_count(values)})"
+    return None
+
+
+def _count(values):
+    return f"{np.size(values) - np.isfinite(values).sum()} of {np.size(values)} values"
