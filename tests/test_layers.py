@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = """
 utils errors
 config malis data graph computations init shape registry manager expression utils.unpickle
-variables utils.gpu utils.legacy loss_functions
+variables utils.gpu utils.legacy loss_functions malis.malisop
 function averaging
 dense
 node optimiser serialize

@@ -54,6 +54,7 @@ SPECS = {
 # -- purposeful differences -----------------------------------------------------------------------------
 CROP = "the original's offset ignores crops (its Appendix A 3)"
 UNKNOWN_FOV = "fov after upsampling was unknown there: stand-ins -1 and float strides"
+PER_EDGE = "the original declared one feature, but had one per edge, and no batch"
 STALE = "the original left the target's shape as it was; ours follows the node it was made like"
 GEOMETRY = {  # (case, node): (why, what is ours)
     ("automerge2d", "crop"): (CROP, dict(offsets=[3, 3])),
@@ -70,12 +71,16 @@ GEOMETRY = {  # (case, node): (why, what is ours)
                                                  offsets=[0, -1, -1])),
     ("conv2d_same", "c"): ("the original's offset ignores the padding of 'same' (its Appendix A 3)",
                            dict(offsets=[0, 0])),
+    ("malis_nll_unrestrict1", "nll"): (PER_EDGE, dict(shape=[1, 3, 4, 6, 6])),
+    ("malis_nll_unrestrict1", "loss"): (PER_EDGE, dict(comp_cost=432, all_comp_cost=2160)),
     ("dense2d mfp", "t"): (STALE, dict(shape=[1, 1, 12, 16], strides=[1, 1])),
     ("dense3d mfp", "t"): (STALE, dict(shape=[1, 1, 3, 8, 8], strides=[1, 1, 1])),
 }
 REPR = {  # (case, node): (why, what is replaced, by what)
     ("automerge2d", "upconv"): ("a tuple, as in Conv, also where AutoMerge passes an array", "[2 2]", "(2, 2)"),
     ("automerge2d", "upconv1"): ("a tuple, as in Conv, also where AutoMerge passes an array", "[2 2]", "(2, 2)"),
+    ("malis_nll_unrestrict1", "nll"): (PER_EDGE, "(1,f)", "(3,f)"),
+    ("malis_nll_unrestrict1", "loss"): (PER_EDGE, "Comp.Cost=0.1 kilo", "Comp.Cost=0.4 kilo"),
     ("dense2d mfp", "t"): (STALE, "(3,x), (3,y)", "(12,x), (16,y)"),
     ("dense3d mfp", "t"): (STALE, "(None,b), (1,f), (3,z), (4,x), (4,y)", "(1,b), (1,f), (3,z), (8,x), (8,y)"),
 }
@@ -147,7 +152,14 @@ def features_before_z(case):
                 param["shape"][1:3] = param["shape"][2:0:-1]
 
 
-REWRITTEN = {"nll_mask_class_labeled_T": swap_mask, "nll_both_masks_bs1": swap_mask, "conv3d_bzfxy": features_before_z}
+def with_batch(case):
+    """MalisNLL had no batch axis."""
+    for prefix in ("out", "gradR"):
+        case.arrays[f"{prefix}/nll"] = case.arrays[f"{prefix}/nll"][None]
+
+
+REWRITTEN = {"malis_nll_unrestrict1": with_batch,
+             "nll_mask_class_labeled_T": swap_mask, "nll_both_masks_bs1": swap_mask, "conv3d_bzfxy": features_before_z}
 
 
 @cache

@@ -5,7 +5,7 @@ from numbers import Real
 import numpy as np
 
 from elektronn2.neuromancer import loss_functions as L
-from elektronn2.neuromancer.affinity_loss import Affinities, AffinityLoss
+from elektronn2.neuromancer.affinity_loss import Affinities, AffinityLoss, MalisNLL
 from elektronn2.neuromancer.class_loss import (
     BlockedMultinoulliNLL,
     Classification,
@@ -33,8 +33,8 @@ from elektronn2.neuromancer.overlap_loss import DiceCELoss, DiceLoss, LovaszSoft
 
 __all__ = ["AbsLoss", "Affinities", "AffinityLoss", "AggregateLoss", "BetaNLL", "BinaryNLL", "BlockedMultinoulliNLL",
            "BoundaryLoss", "Classification", "DiceCELoss", "DiceLoss", "Errors", "EuclideanDistance", "FocalLoss",
-           "GaussianNLL", "LovaszSoftmax", "MultinoulliNLL", "OneHot", "RampLoss", "SignedDistance", "SobelizedLoss",
-           "Softmax", "SquaredLoss", "TverskyLoss", "_Errors"]
+           "GaussianNLL", "LovaszSoftmax", "MalisNLL", "MultinoulliNLL", "OneHot", "RampLoss", "SignedDistance",
+           "SobelizedLoss", "Softmax", "SquaredLoss", "TverskyLoss", "_Errors"]
 
 
 class AggregateLoss(Node):

@@ -352,6 +352,22 @@ def affinity_nll(pred, target, class_weights=None, example_weights=None, balance
 
 
 @op
+def malis_nll(pred, pos, neg, class_weights=None, example_weights=None):
+    """Negative log-likelihood of edges (b, e, ...), times the pairs that depend on them; see :class:`MalisNLL`."""
+    pred = _full(pred)
+    apart, connected = pred.unflatten(1, (-1, 2)).unbind(2)
+    total = (pos + neg).sum().to(pred.dtype)
+    nll = -pos.to(pred.dtype) * torch.log(connected + EPS) - neg.to(pred.dtype) * torch.log(apart + EPS)
+    return nll * _weights(nll, class_weights, example_weights, 1) * (nll.numel() / (total + EPS))
+
+
+@op
+def wrong_pairs(wrong, counts):
+    """Pairs (1,) of voxels that depend on wrong edges."""
+    return (wrong * counts).sum().reshape(1)
+
+
+@op
 def every_second(x, axis=1):
     """Entries 1, 3, 5, ... along ``axis``."""
     return x.unflatten(axis, (-1, 2)).select(axis + 1, 1)

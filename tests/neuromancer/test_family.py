@@ -69,6 +69,13 @@ def ids(b, sizes=(3, 4), tags="b,f,x,y"):
     return image(b, 1, sizes, tags, dtype="int16")
 
 
+def malis(b, sizes=(3, 4), tags="b,f,x,y", nhood=((1, 0), (0, 1)), **kwargs):
+    seg = ids(b, sizes, tags)
+    p = nm.Softmax(image(b, 2 * len(nhood), sizes, tags), n_indep=len(nhood), **QUIET)
+    aff = nm.Input_like(p, "int16", override_f=len(nhood), **QUIET)
+    return nm.MalisNLL(p, aff, seg, nhood, **kwargs, **QUIET)
+
+
 def samples_axis(cls, n):
     """Sample whose predictions have an axis s that its target lacks."""
     return lambda b: cls(*[nm.Input((b, 3, 2, 4), "b,s,f,x", **QUIET) for _ in range(n)], image(b, 2, (4,), "b,f,x"),
@@ -216,6 +223,10 @@ SAMPLES = {
                          (2,), "f", **QUIET), nm.Input((b, 6, 7), "b,x,y", **QUIET), **QUIET)],
     "Affinities": [lambda b: nm.Affinities(ids(b), **QUIET),
                    lambda b: nm.Affinities(ids(b, (2, 3, 4), "b,f,z,x,y"), np.array([[-1, 0, 2], [0, -9, 0]]), **QUIET)],
+    "MalisNLL": [
+        malis, lambda b: malis(b, unrestrict_neg=False, class_weights=[1, 3], example_weights=nm.Input((b, 3, 4), "b,x,y",
+                                                                                                       **QUIET)),
+        lambda b: malis(b, (2, 3, 4), "b,f,z,x,y", [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 2, 1]], class_weights=np.ones(4))],
     "AffinityLoss": [pair(nm.AffinityLoss), pair(nm.AffinityLoss, False, class_weights=np.array([1, 3])),
                      lambda b: nm.AffinityLoss(probabilities(b, n_indep=2), nm.Affinities(ids(b, (2, 3)), [[1, 0], [0, 2]],
                                                                                           **QUIET), **QUIET)],
@@ -641,6 +652,19 @@ INVALID = {  # arguments that each class must refuse: (error, what the message n
     "AffinityLoss": [(ValueError, "2 (not", lambda: nm.AffinityLoss(probabilities(1), ids(1, (2, 3)), **QUIET)),
                      (ValueError, "'input1'", lambda: nm.AffinityLoss(image(1), ids(1, (6, 7)), **QUIET)),
                      (ValueError, "example_weights", lambda: pair(nm.AffinityLoss, example_weights=vector(1))(1))],
+    "MalisNLL": [(ValueError, "must be a Softmax", lambda: nm.MalisNLL(image(1), image(1), ids(1), [[1, 0]], **QUIET)),
+                 (ValueError, "must be a Softmax", lambda: nm.MalisNLL(nm.Softmax(image(1, 3), **QUIET), image(1), ids(1),
+                                                                       [[1, 0]], **QUIET)),
+                 (ValueError, "2 blocks, but nhood has 1 edges", lambda: nm.MalisNLL(
+                     nm.Softmax(image(1, 4), n_indep=2, **QUIET), image(1), ids(1), [[1, 0]], **QUIET)),
+                 (ValueError, "'input1' has shape", lambda: nm.MalisNLL(nm.Softmax(image(1), **QUIET), image(1), ids(1),
+                                                                        [[1, 0]], **QUIET)),
+                 (ValueError, "override_f=1", lambda: nm.MalisNLL(nm.Softmax(image(1), **QUIET), image(1, 1), image(1),
+                                                                  [[1, 0]], **QUIET)),
+                 (ValueError, "nhood must be", lambda: malis(1, nhood=[[1], [2]])),
+                 (ValueError, "axes b, f and two or three", lambda: malis(1, (3,), "b,f,x", [[1], [2]])),
+                 (ValueError, "class_weights", lambda: malis(1, class_weights=[1, 1, 1])),
+                 (TypeError, "example_weights", lambda: malis(1, example_weights=[1]))],
     "Classification": [(ValueError, "n_class and n_indep", lambda: Classification(image(1), **QUIET))],
     "_Errors": [(TypeError, "Errors 'errors': parent 2 of 2", lambda: nm.Errors(probabilities(1), None, True, **QUIET)),
                 (ValueError, "override_f=1", lambda: nm.Errors(p := probabilities(1), target(p, 2),
