@@ -1,144 +1,227 @@
-"""Random networks of convolutions, pools, upsamplings, crops, pads and merges, for tests of geometry."""
-from fractions import Fraction
+"""Random networks of everything that moves voxels, as a hypothesis strategy, for tests of geometry.
 
-import numpy as np
+A recipe is (ndim, list of steps); a step is (operation, arguments), where a tuple has one value per axis. ``trace`` works
+out sizes and positions of a recipe without the library.
+"""
+from fractions import Fraction
+from itertools import chain
+
+from hypothesis import HealthCheck, reject, settings
+from hypothesis import strategies as st
 
 from elektronn2 import neuromancer as nm
 
-OPS = ("conv", "conv", "convpool", "pool", "up", "crop", "pad", "same", "full", "push", "merge", "merge")
+SETTINGS = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+FEATURES = 2
 
 
-def random_recipe(rng, upsampling=True, padding=True):
-    """(ndim, list of steps); a step is (operation, argument). May be impossible to build: build() then raises."""
-    ndim = int(rng.choice([1, 2, 2, 3]))
-    steps, pushed = [], 0
-
-    def per_axis(low, high):
-        return tuple(int(v) for v in rng.integers(low, high + 1, ndim))
-    for _ in range(int(rng.integers(3, 8))):
-        op = str(rng.choice(OPS))
-        if op == "conv":
-            steps.append(("conv", per_axis(1, 4)))
-        elif op == "convpool":
-            steps.append(("convpool", (per_axis(1, 4), per_axis(1, 3 if ndim < 3 else 2))))
-        elif op == "pool":
-            pool = per_axis(1, 3 if ndim < 3 else 2)
-            stride = tuple(int(rng.integers(1, p + 1)) for p in pool) if rng.random() < 0.3 else pool
-            mode = str(rng.choice(["max", "average"]))
-            steps.append(("pool", (pool, stride, mode)))
-        elif op == "up" and upsampling:
-            steps.append(("up", per_axis(1, 2)))
-        elif op == "crop":
-            steps.append(("crop", per_axis(0, 1)))
-        elif op == "pad" and padding:
-            steps.append(("pad", per_axis(0, 2)))
-        elif op in ("same", "full") and padding:
-            steps.append((op, tuple(int(v) for v in rng.choice([1, 3], ndim))))
-        elif op == "push":
-            steps.append(("push", None))
-            pushed += 1
-        elif op == "merge" and pushed:
-            steps.append(("merge", str(rng.choice(["concat", "add"]))))
-            pushed -= 1
-    return ndim, steps
+# -- what a recipe may be made of -------------------------------------------------------------------------
+def per_axis(ndim, *values):
+    return st.tuples(*[st.sampled_from(values)] * ndim)
 
 
-def build(recipe, size, upsampling=True, activation="tanh"):
-    """Model of a recipe for an input of ``size``; raises ValueError if it does not fit or is misaligned."""
-    ndim, steps = recipe
-    model = nm.model_manager.newmodel(None)
-    tags = "b,f," + ",".join("zyx"[-ndim:] if ndim < 3 else "zxy")
-    common = dict(activation_func=activation, print_repr=False)
+def convs(ndim, modes):
+    one = (1,) * ndim
+    return st.sampled_from(modes).flatmap(lambda mode: st.fixed_dictionaries(dict(
+        filter_shape=per_axis(ndim, 1, 3) if mode == "same" else per_axis(ndim, 1, 2, 2, 3, 4), conv_mode=st.just(mode),
+        pool_shape=st.just(one) | per_axis(ndim, 1, 1, 2, 3 if ndim < 3 else 2),
+        stride=st.just(one) | per_axis(ndim, 1, 2, 3 if ndim < 3 else 2),
+        dilation=st.just(one) | per_axis(ndim, 1, 2, 3), groups=st.sampled_from([1, 2]))))
+
+
+def ups(ndim, modes):
+    """Arguments of an UpConv but its factor: what its kernel is longer by is even for 'same'."""
+    return st.sampled_from(modes).flatmap(lambda mode: st.fixed_dictionaries(dict(
+        conv_mode=st.just(mode), extra=per_axis(ndim, 0, 2) if mode == "same" else per_axis(ndim, 0, 0, 1, 2))))
+
+
+def convs_of_one(filters, ndim):
+    """A plain convolution, which keeps a later merge aligned if its filter is odd."""
+    return per_axis(ndim, *filters).map(lambda f: ("Conv", dict(
+        filter_shape=f, pool_shape=(1,) * ndim, conv_mode="valid", stride=(1,) * ndim, dilation=(1,) * ndim, groups=1)))
+
+
+def steps(ndim, upsampling, padding):
+    """Lists of steps: one operation, or down, up again and joined with what was before."""
+    modes = ["valid", "valid", "same", "full"] if padding else ["valid"]
+    pool = per_axis(ndim, 1, 2, 3 if ndim < 3 else 2)
+    kinds = dict(
+        Conv=convs(ndim, modes),
+        Pool=st.fixed_dictionaries(dict(pool_shape=pool, stride=st.none() | pool, mode=st.sampled_from(["max", "average"]))),
+        Crop=st.fixed_dictionaries(dict(crop=per_axis(ndim, 0, 1))), push=st.just({}),
+        merge=st.tuples(st.sampled_from(["concat", "add"]), st.sampled_from(["upconv", "nearest", "linear"]),
+                        ups(ndim, modes)).map(lambda a: dict(merge_mode=a[0], upsampling=a[1], **a[2])))
+    if padding:
+        kinds["Pad"] = st.fixed_dictionaries(dict(pad=per_axis(ndim, 0, 1, 2)))
+    if upsampling:
+        kinds["UpConv"] = st.tuples(per_axis(ndim, 1, 2, 3), ups(ndim, modes)).map(lambda a: dict(pool_shape=a[0], **a[1]))
+    if upsampling and padding:  # what 'linear' does at the border is padding
+        kinds["Upsample"] = st.fixed_dictionaries(dict(factor=per_axis(ndim, 1, 2, 3),
+                                                       mode=st.sampled_from(["nearest", "linear"])))
+    names = [k for k, n in dict(Conv=6, Pool=3, Crop=1, push=3, merge=4, Pad=1, UpConv=2, Upsample=2).items()
+             for _ in range(n) if k in kinds]
+    single = st.sampled_from(names).flatmap(lambda name: st.tuples(st.just(name), kinds[name])).map(lambda s: [s])
+    down = st.tuples(st.just("Pool"), kinds["Pool"]) | st.tuples(st.just("Conv"), kinds["Conv"])
+    unet = st.tuples(st.just(("push", {})), convs_of_one([1, 3], ndim), down, convs_of_one([1, 3], ndim),
+                     st.tuples(st.just("merge"), kinds["merge"]))
+    return single | single | unet.map(list)
+
+
+@st.composite
+def recipes(draw, upsampling=True, padding=True):
+    """Recipes of networks that can be built, and whose output has a place on the input's grid."""
+    ndim = draw(st.sampled_from([1, 2, 2, 3]))
+    recipe, pushed = [], 0
+    for name, a in chain(*draw(st.lists(steps(ndim, upsampling, padding), min_size=1, max_size=4))):
+        pushed += {"push": 1, "merge": -1}.get(name, 0)
+        if pushed < 0:
+            pushed = 0
+        else:
+            recipe.append((name, a))
+    if not any(name not in ("push", "merge") for name, _ in recipe):
+        reject()
+    recipe = ndim, recipe
     try:
-        source = node = nm.Input((1, 1, *size), tags, name="raw", print_repr=False)
-        stack, features = [], 2
-        for op, a in steps:
-            if op in ("conv", "same", "full"):
-                node = nm.Conv(node, features, a, conv_mode="valid" if op == "conv" else op, **common)
-            elif op == "convpool":
-                node = nm.Conv(node, features, *a, **common)
-            elif op == "pool":
-                node = nm.Pool(node, a[0], stride=a[1], mode=a[2], print_repr=False)
-            elif op == "up":
-                node = nm.UpConv(node, features, a, **common)
-            elif op == "crop":
-                node = nm.Crop(node, a, print_repr=False)
-            elif op == "pad":
-                node = nm.Pad(node, a, value=0.5, print_repr=False)
-            elif op == "push":
-                if node.shape["f"] != features:
-                    node = nm.Conv(node, features, (1,) * ndim, **common)
-                stack.append(node)
-            elif op == "merge":
-                if node.shape["f"] != features:
-                    node = nm.Conv(node, features, (1,) * ndim, **common)
-                node = nm.UpConvMerge(stack.pop(), node, features, merge_mode=a, disable_upconv=not upsampling,
-                                      upconv_kwargs=common, print_repr=False)
-        if node is source:
-            raise ValueError("an empty network")
-        node = nm.Conv(node, 2, (1,) * ndim, name="out", activation_func="lin", print_repr=False)
-        model.designate_nodes(source, prediction_node=node)
-    except ValueError:
-        nm.model_manager.discard(model.name)
-        raise
-    return model
+        size = legal_size(recipe, [8] * ndim, upsampling)
+    except Impossible:
+        reject()
+    strides = [s for _, s, _ in trace(recipe, size, upsampling)]
+    if any(s.numerator > 1 and s.denominator > 1 for s in strides) or max(size) > (40 if ndim < 3 else 24):
+        reject()
+    return recipe
 
 
-def legal_size(recipe, start, upsampling=True, limit=40, activation="tanh"):
-    """(size, model) of the smallest input from ``start`` voxels per axis that fits; ValueError if none does."""
+def pads(recipe):
+    """Whether some voxels see less than their window."""
+    return any(name == "Pad" or a.get("conv_mode", "valid") != "valid" or "linear" in a.values() for name, a in recipe[1])
+
+
+# -- sizes and positions ----------------------------------------------------------------------------------
+class Impossible(Exception):
+    """No size fits."""
+
+
+class Misfit(Exception):
+    """The size of one axis does not fit; ``args``: the axis."""
+
+
+def slide(k, n, s, c, window, step):
+    if n < window or (n - window) % step:
+        raise Misfit(k)
+    return (n - window) // step + 1, s * step, c + Fraction(window - 1, 2) * s
+
+
+def shift(k, n, s, c, crop):
+    if n <= 2 * crop:
+        raise Misfit(k)
+    return n - 2 * crop, s, c + crop * s
+
+
+def spread(k, n, s, c, factor, taps, mode="full"):
+    out = (n - 1) * factor + taps, s / factor, c - Fraction(taps - 1, 2) * s / factor
+    extra = taps - factor
+    return shift(k, *out, {"full": 0, "same": extra // 2, "valid": extra}[mode])
+
+
+def step(k, axis, name, a):
+    """(length, stride, centre) of axis k after one operation."""
+    if name == "Conv":
+        extent = (a["filter_shape"][k] - 1) * a["dilation"][k]
+        axis = shift(k, *axis, {"valid": 0, "same": -extent // 2, "full": -extent}[a["conv_mode"]])
+        axis = slide(k, *axis, extent + 1, a["stride"][k])
+        return slide(k, *axis, a["pool_shape"][k], a["pool_shape"][k])
+    if name == "Pool":
+        return slide(k, *axis, a["pool_shape"][k], (a["stride"] or a["pool_shape"])[k])
+    if name == "Crop":
+        return shift(k, *axis, a["crop"][k])
+    if name == "Pad":
+        return shift(k, *axis, -a["pad"][k])
+    if name == "UpConv":
+        return spread(k, *axis, a["pool_shape"][k], a["pool_shape"][k] + a["extra"][k], a["conv_mode"])
+    return spread(k, *axis, a["factor"][k], a["factor"][k])
+
+
+def merge(a, left, right, upsampling):
+    """Axes of two branches joined: the one of larger stride upsampled, the longer one cropped."""
+    low, high = (left, right) if any(r[1] < n[1] for n, r in zip(left, right)) else (right, left)
+    ratios = [n[1] / h[1] for n, h in zip(low, high)]
+    if any(r > 1 for r in ratios):
+        if not upsampling or any(r.denominator > 1 for r in ratios):
+            raise Impossible
+        extra, mode = (a["extra"], a["conv_mode"]) if a["upsampling"] == "upconv" else ([0] * len(low), "full")
+        low = [spread(k, *axis, int(r), int(r) + extra[k], mode) for k, (axis, r) in enumerate(zip(low, ratios))]
+    joined = []
+    for k, (one, two) in enumerate(zip(low, high)):
+        if (one[0] - two[0]) % 2:
+            raise Misfit(k)
+        one, two = (shift(k, *x, max(x[0] - y[0], 0) // 2) for x, y in ((one, two), (two, one)))
+        if one != two:
+            raise Impossible
+        joined.append(one)
+    return joined
+
+
+def trace(recipe, size, upsampling=True):
+    """(length, stride, centre of voxel 0) per axis of the output; Misfit or Impossible if there is none."""
+    axes, stack = [(n, Fraction(1), Fraction(0)) for n in size], []
+    for name, a in recipe[1]:
+        if name == "push":
+            stack.append(axes)
+        elif name == "merge":
+            axes = merge(a, stack.pop(), axes, upsampling)
+        else:
+            axes = [step(k, axis, name, a) for k, axis in enumerate(axes)]
+    return axes
+
+
+def legal_size(recipe, start, upsampling=True, limit=80):
+    """The smallest input from ``start`` voxels per axis that fits."""
     size = list(start)
     while True:
         try:
-            model = build(recipe, size, upsampling, activation)
-        except ValueError as error:
-            last = error
-        else:
-            return tuple(size), model
-        # axes are independent: find each one with the others at whatever makes that axis the only obstacle
-        size = _next(recipe, size, start, upsampling, limit, last)
+            trace(recipe, size, upsampling)
+            return size
+        except Misfit as misfit:
+            k, = misfit.args
+            size[k] += 1
+            if size[k] > start[k] + limit:
+                raise Impossible from misfit
 
 
-def _next(recipe, size, start, upsampling, limit, error):
-    """Axis by axis search with a one-dimensional version of the recipe."""
+# -- the network ------------------------------------------------------------------------------------------
+def build(recipe, size, upsampling=True, linear=False):
+    """Model of a recipe for an input of ``size``; ``linear``: without activations, and with 0 for padding."""
     ndim, steps = recipe
+    model = nm.model_manager.newmodel(None)
+    quiet = dict(print_repr=False)
+    layer = dict(activation_func="lin" if linear else "tanh", **quiet)
+    node = nm.Input((1, 1, *size), "b,f," + ",".join("zyx"[-ndim:] if ndim < 3 else "zxy"), name="raw", **quiet)
+    source, stack = node, []
 
-    def one_axis(k):
-        def pick(a):
-            if isinstance(a, tuple) and a and isinstance(a[0], tuple):
-                return tuple(pick(v) if isinstance(v, tuple) else v for v in a)
-            return (a[k],) if isinstance(a, tuple) else a
-        return 1, [(op, pick(a)) for op, a in steps]
-    found = []
-    for k in range(ndim):
-        sub = one_axis(k)
-        for n in range(start[k], start[k] + limit):
-            try:
-                model = build(sub, (n,), upsampling)
-            except ValueError:
-                continue
-            nm.model_manager.discard(model.name)
-            found.append(n)
-            break
+    def plain(node):
+        return node if node.shape["f"] == FEATURES else nm.Conv(node, FEATURES, 1, **layer)
+
+    def taps(a, factor):
+        return dict(filter_shape=[f + e for f, e in zip(factor, a["extra"])], conv_mode=a["conv_mode"])
+    for name, a in steps:
+        if name == "push":
+            node = plain(node)
+            stack.append(node)
+        elif name == "merge":
+            left, right = stack.pop(), plain(node)
+            kwargs = layer
+            if a["upsampling"] == "upconv":
+                factor = [max(Fraction(p) / Fraction(q), Fraction(q) / Fraction(p))
+                          for p, q in zip(left.shape.strides, right.shape.strides)]
+                kwargs = dict(layer, **taps(a, map(int, factor)))
+            node = nm.AutoMerge(left, right, FEATURES, a["merge_mode"], not upsampling, kwargs, upsampling=a["upsampling"],
+                                **quiet)
+        elif name == "Conv":
+            node = nm.Conv(node, FEATURES, **dict(a, groups=a["groups"] if node.shape["f"] > 1 else 1), **layer)
+        elif name == "UpConv":
+            node = nm.UpConv(node, FEATURES, a["pool_shape"], **taps(a, a["pool_shape"]), **layer)
         else:
-            raise ValueError(f"no size fits: {error}")
-    if found == list(size):
-        raise ValueError(f"no size fits: {error}")
-    return found
-
-
-def random_networks(seed, count, **options):
-    """Yield ``count`` (recipe, size, model) that can be built."""
-    rng = np.random.default_rng(seed)
-    upsampling = options.get("upsampling", True)
-    made = 0
-    while made < count:
-        recipe = random_recipe(rng, **options)
-        try:
-            size, model = legal_size(recipe, [10 if recipe[0] < 3 else 8] * recipe[0], upsampling)
-        except ValueError:
-            continue
-        strides = [Fraction(s) for s in model.prediction_node.shape.strides]
-        if any(s.numerator > 1 and s.denominator > 1 for s in strides):
-            continue  # 3/2 voxels: such an output has no place on the input's grid
-        made += 1
-        yield recipe, size, model
+            extra = dict(value=0.0 if linear else 0.5) if name == "Pad" else {}
+            node = getattr(nm, name)(node, **a, **extra, **quiet)
+    model.designate_nodes(source, prediction_node=node)
+    return model

@@ -5,8 +5,9 @@ from math import lcm
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 from networks import docs_cnn, example
-from random_graphs import legal_size, random_networks
+from random_graphs import SETTINGS, build, legal_size, pads, recipes
 
 from elektronn2 import neuromancer as nm
 from elektronn2.neuromancer.dense import geometry
@@ -34,15 +35,17 @@ def whole(model, raw):
     return dense[(slice(None), *(slice(c, n - c) for c, n in zip(cut, dense.shape[1:])))]
 
 
-def patch_for_tiling(recipe, size, model, upsampling=True):
+def patch_for_tiling(recipe, model, upsampling=True, linear=False):
     """A model whose patch is large enough to be a tile that steps by some voxels."""
-    for _ in range(20):
+    for _ in range(30):
+        size = model.input_node.shape.spatial_shape
         try:
             if all(len(a.tiles(a.tile + 4)) <= 3 for a in geometry(model.prediction_node)):
                 return size, model
         except ValueError:
             pass
-        size, model = legal_size(recipe, [n + 2 for n in size], upsampling)
+        nm.model_manager.discard(model.name)
+        model = build(recipe, legal_size(recipe, [n + 2 for n in size], upsampling), upsampling, linear)
     raise AssertionError(f"no patch of {recipe} can be a tile")
 
 
@@ -58,57 +61,75 @@ def tileable_mfp(model, size):
     raise AssertionError("no MFP patch can be a tile")
 
 
+def on_random_graphs(check, examples, **options):
+    """``check(recipe, model, rng)`` on that many random graphs."""
+    upsampling = options.get("upsampling", True)
+
+    @settings(SETTINGS, max_examples=examples)
+    @given(recipes(**options))
+    def run(recipe):
+        nm.model_manager.models.clear()
+        size = legal_size(recipe, [8] * recipe[0], upsampling)
+        check(recipe, build(recipe, size, upsampling), np.random.default_rng(0))
+    run()
+    nm.model_manager.models.clear()
+
+
+def examples(few, many):
+    """A few graphs always, many in the slow tests."""
+    return pytest.mark.parametrize("n", [few, pytest.param(many, marks=pytest.mark.slow)])
+
+
 def close(a, b):
     assert a.shape == b.shape
     return np.abs(a - b).max() <= 1e-9 * max(1, np.abs(b).max())
 
 
-@pytest.mark.parametrize("part", range(4))
-def test_tiled_equals_whole_on_random_graphs(part, rng):
-    """50 random graphs each: at least two tiles per axis, against one pass over the whole volume."""
-    for recipe, size, model in random_networks(part, 50):
-        size, model = patch_for_tiling(recipe, size, model)
+@examples(30, 600)
+def test_tiled_equals_whole_on_random_graphs(n):
+    """At least two tiles per axis, against one pass over the whole volume."""
+    def check(recipe, model, rng):
+        size, model = patch_for_tiling(recipe, model)
         axes = geometry(model.prediction_node)
         steps = [max(lcm(a.grid), a.block // a.grid * a.grid) for a in axes]
         wanted = [n + s // a.scale + 1 for n, s, a in zip(size, steps, axes)]
-        whole_size, _ = legal_size(recipe, wanted)
+        whole_size = legal_size(recipe, wanted)
         raw = rng.normal(size=(1, *(n + a.stride - 1 for n, a in zip(whole_size, axes))))
-        assert all(len(a.tiles(n)) >= 2 for a, n in zip(axes, raw.shape[1:])), recipe
-        assert close(model.predict_dense(raw), whole(model, raw)), recipe
+        assert all(len(a.tiles(n)) >= 2 for a, n in zip(axes, raw.shape[1:]))
+        assert close(model.predict_dense(raw), whole(model, raw))
 
         padded = model.predict_dense(raw, pad_raw=True)
         assert padded.shape[1:] == tuple(n * a.scale for n, a in zip(raw.shape[1:], axes))
         widths = [a.padding(n) for a, n in zip(axes, raw.shape[1:])]
         mirrored = np.pad(raw, [(0, 0), *((before, after + 80) for before, after, _ in widths)], mode="symmetric")
-        legal, _ = legal_size(recipe, [n + b + c - a.stride + 1 for a, n, (b, c, _) in zip(
-            axes, raw.shape[1:], widths)], limit=80)
+        legal = legal_size(recipe, [n + b + c - a.stride + 1 for a, n, (b, c, _) in zip(axes, raw.shape[1:], widths)])
         reference = whole(model, mirrored[(slice(None), *(slice(0, n + a.stride - 1) for n, a in zip(legal, axes)))])
         # a same-padding network sees its own padding at the border of the rounded-up volume
         same = [n + a.stride - 1 == m + b + c for n, m, a, (b, c, _) in zip(legal, raw.shape[1:], axes, widths)]
         if all(s or not a.border or not a.keep_border for s, a in zip(same, axes)):
             part_of = reference[(slice(None), *(slice(s, s + n) for (_, _, s), n in zip(widths, padded.shape[1:])))]
-            assert close(padded, part_of), recipe
-        nm.model_manager.models.clear()
+            assert close(padded, part_of)
+    on_random_graphs(check, n)
 
 
-@pytest.mark.parametrize("part", range(2))
-def test_mfp_equals_all_shifts_on_random_graphs(part, rng):
+@examples(30, 600)
+def test_mfp_equals_all_shifts_on_random_graphs(n):
     """Max-fragment pooling against the shifted passes, on branching graphs without upsampling."""
-    pooled = 0
-    for recipe, size, model in random_networks(100 + part, 50, upsampling=False):
-        size, model = patch_for_tiling(recipe, size, model, upsampling=False)
+    strided = 0
+
+    def check(recipe, model, rng):
+        nonlocal strided
+        size, model = patch_for_tiling(recipe, model, upsampling=False)
         raw = rng.normal(size=(1, *(n + 7 for n in size)))
         shifts = model.predict_dense(raw)
         mfp = tileable_mfp(model, size)
-        strides = model.prediction_node.shape.strides
-        if np.prod(strides) > 1:
-            pooled += 1
-            assert any(type(n).__name__ == "FragmentsToDense" for n in mfp.nodes.values())
+        moves = np.prod(model.prediction_node.shape.strides) > 1
+        strided += moves
+        assert any(type(n).__name__ == "FragmentsToDense" for n in mfp.nodes.values()) == moves
         for pad in (False, True):
-            assert close(mfp.predict_dense(raw, pad_raw=pad), shifts if not pad else model.predict_dense(
-                raw, pad_raw=True)), recipe
-        nm.model_manager.models.clear()
-    assert pooled > 20
+            assert close(mfp.predict_dense(raw, pad_raw=pad), model.predict_dense(raw, pad_raw=True) if pad else shifts)
+    on_random_graphs(check, n, upsampling=False)
+    assert strided >= n // 4
 
 
 class FewerFeatures:
@@ -169,15 +190,19 @@ def test_a_classifier_of_images_says_that_it_is_not_dense():
         example("mnist").predict_dense(np.zeros((1, 40, 40)))
 
 
-def test_pooling_network_is_the_window_at_every_voxel(rng):
+@examples(15, 300)
+def test_strided_network_is_the_window_at_every_voxel(n):
     """Without padding, every dense voxel is the network evaluated on the one window of fov size around it."""
-    for _, size, model in random_networks(7, 20, upsampling=False, padding=False):
+    checked = 0
+
+    def check(recipe, model, rng):
+        nonlocal checked
         shape = model.prediction_node.shape
-        raw = rng.normal(size=(1, *(n + 9 for n in size)))
+        raw = rng.normal(size=(1, *(n + 9 for n in model.input_node.shape.spatial_shape)))
         dense = model.predict_dense(raw)
-        crops = [int(c) - (v - 1) / 2 for c, v in zip(shape.offsets, shape.fov)]
-        if any(c > 0 for c in crops):
-            continue  # cropped inside: the smallest window gives nothing
+        if any(name == "Crop" for name, _ in recipe[1]) or any(type(n).__name__ == "Crop" for n in model.nodes.values()):
+            return  # cropped inside: the smallest window gives nothing
+        checked += 1
         assert dense.shape[1:] == tuple(n - v + 1 for n, v in zip(raw.shape[1:], shape.fov))
         window = nm.model.rebuild_model(model, imposed_patch_size=shape.fov)
         for _ in range(5):
@@ -185,18 +210,25 @@ def test_pooling_network_is_the_window_at_every_voxel(rng):
             cut = raw[(slice(None), *(slice(i, i + v) for i, v in zip(at, shape.fov)))]
             np.testing.assert_allclose(window.predict(cut[None])[0][(slice(None), *[0] * len(at))],
                                        dense[(slice(None), *at)], atol=1e-9)
+    on_random_graphs(check, n, upsampling=False, padding=False)
+    assert checked >= n // 3
 
 
-def test_impulse_lands_where_the_geometry_says(rng):
+def positive(model):
+    for node in model.nodes.values():
+        if "w" in node.params:
+            node.w.set_value(np.abs(node.w.get_value()) + 0.1)
+
+
+@examples(25, 300)
+def test_impulse_lands_where_the_geometry_says(n):
     """A changed voxel changes exactly the outputs whose window holds it (at most those, after upsampling)."""
     exact = 0
-    for recipe, size, _ in random_networks(11, 60):
-        size, model = legal_size(recipe, size, activation="lin")
-        size, model = patch_for_tiling(recipe, size, model)
-        model = legal_size(recipe, size, activation="lin")[1]
-        for node in model.nodes.values():
-            if "w" in node.params:
-                node.w.set_value(np.abs(node.w.get_value()) + 0.1)
+
+    def check(recipe, model, rng):
+        nonlocal exact
+        size, model = patch_for_tiling(recipe, build(recipe, model.input_node.shape.spatial_shape, linear=True), linear=True)
+        positive(model)
         axes, shape = geometry(model.prediction_node), model.prediction_node.shape
         raw = rng.random((1, *(n + a.grid for n, a in zip(size, axes))))
         at = [n // 2 for n in raw.shape[1:]]
@@ -204,16 +236,18 @@ def test_impulse_lands_where_the_geometry_says(rng):
         changed[(0, *at)] += 1e3
         moved = np.abs(model.predict_dense(changed, pad_raw=True) - model.predict_dense(raw, pad_raw=True))[0] > 1e-6
         if not moved.any():
-            continue  # a stride larger than the window leaves voxels out
-        upsamples = any(type(n).__name__ == "UpConv" for n in model.nodes.values())
+            return  # a stride or dilation larger than the window leaves voxels out
+        upsamples = any(type(n).__name__ in ("UpConv", "Upsample") for n in model.nodes.values())
+        dilated = any(max(a.get("dilation", [1])) > 1 for _, a in recipe[1])
         for k, (v, a, fov) in enumerate(zip(at, axes, shape.fov)):
             hits = np.flatnonzero(moved.any(axis=tuple(i for i in range(moved.ndim) if i != k)))
             # output voxel j sits on input voxel (j - (scale - 1) / 2) / scale, plus what an even fov was rounded down by
             exact_index = shape.centre[k] * a.scale + Fraction(a.scale - 1, 2)
             position = (hits - (a.scale - 1) / 2 + float(exact_index - a.centre)) / a.scale
             half = (float(fov) - 1) / 2
-            assert position.min() >= v - half - 1e-9 and position.max() <= v + half + 1e-9, (recipe, k)
-            if not upsamples and not any(op in ("pad", "same", "full") for op, _ in recipe[1]):
-                assert position.min() == v - half and position.max() == v + half, (recipe, k)
+            assert position.min() >= v - half - 1e-9 and position.max() <= v + half + 1e-9, k
+            if not (upsamples or dilated or pads(recipe)):
+                assert position.min() == v - half and position.max() == v + half, k
                 exact += 1
-    assert exact > 20
+    on_random_graphs(check, n)
+    assert exact >= n // 5
