@@ -4,6 +4,8 @@ import logging
 import random
 import string
 
+import numpy as np
+
 from elektronn2.errors import ModelFileError
 from elektronn2.neuromancer import checkpoint, legacy, serialize
 from elektronn2.neuromancer.manager import model_manager
@@ -291,12 +293,18 @@ def _params_by_node(tensors):
 
 
 def kernel_lists_from_node_descr(description):
-    """(filters, pools, mfp flags) of the Conv nodes, from the description that ``serialize.load`` returns."""
+    """(filters, pools, mfp flags) of the Conv nodes, from the description that ``serialize.load`` returns.
+
+    Raises ValueError for a Conv with a stride or dilation, which these lists cannot tell.
+    """
     filters, pools, mfp = [], [], []
     for entry in description["nodes"]:
         if entry["class"] == "Conv":
             arguments = {k: serialize.decode(v, {}, {}) for k, v in entry["arguments"].items()
-                         if k in ("filter_shape", "pool_shape", "mfp")}
+                         if k in ("filter_shape", "pool_shape", "mfp", "stride", "dilation")}
+            if np.max([np.max(arguments.get(k, 1)) for k in ("stride", "dilation")]) > 1:
+                raise ValueError(f"Conv {entry['name']!r} has a stride or dilation, which lists of filters and pools cannot "
+                                 "tell. Pass the model itself to cnncalculator.")
             size = arguments["filter_shape"]
             filters.append(size)
             pools.append(arguments.get("pool_shape") or ([1] * len(size) if isinstance(size, (list, tuple)) else 1))

@@ -10,7 +10,7 @@ import torch
 from test_nodes import check, check_gradients, positive, randomise, responses, source, windows
 
 from elektronn2 import neuromancer as nm
-from elektronn2.neuromancer import computations
+from elektronn2.neuromancer import computations, serialize
 from elektronn2.neuromancer.dense import geometry
 from elektronn2.utils.cnncalculator import cnncalculator, conv_size, upsampled_size
 
@@ -344,3 +344,14 @@ def test_printed_form():
     assert "pool=(1, 1), stride=(2, 1), dilation=(1, 2), groups=2, act='relu', " in repr(
         nm.Conv(x, 2, 3, stride=(2, 1), dilation=(1, 2), groups=2, **QUIET))
     assert "factor=(2, 2), mode='linear'" in repr(nm.Upsample(x, 2, "linear", **QUIET))
+
+
+def test_kernel_lists_refuse_what_they_cannot_tell():
+    """Filters and pools of the convolutions of a model; with a stride or dilation an error that names the node."""
+    x = source((1, 1, 32), "b,f,x")
+    y = nm.Conv(nm.Conv(x, 2, 3, 2, stride=1, **QUIET), 2, 3, **QUIET)
+    lists = nm.model.kernel_lists_from_node_descr
+    assert lists(serialize.describe(y.model)[0]) == ([3, 3], [2, 1], [False, False])
+    nm.Conv(x, 2, 3, dilation=2, name="wide", **QUIET)
+    with pytest.raises(ValueError, match="'wide' has a stride or dilation"):
+        lists(serialize.describe(y.model)[0])
