@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = """
 utils errors
-config malis data graph computations init shape registry manager expression utils.unpickle
+config malis data graph computations init shape registry manager expression utils.unpickle probing
 variables utils.gpu utils.legacy loss_functions malis.malisop
 function averaging
 dense
@@ -17,7 +17,7 @@ node_basic loss_checks
 class_loss number_loss distance_loss recurrent resampling
 overlap_loss affinity_loss various
 neural loss graphutils graphmanager
-normalisation residual legacy checkpoint finite
+normalisation residual legacy checkpoint finite torch_module
 rebuild networks bioimageio
 export
 model

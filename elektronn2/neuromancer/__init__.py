@@ -58,6 +58,7 @@ from elektronn2.neuromancer.registry import LEFT_OUT as _LEFT_OUT
 from elektronn2.neuromancer.registry import why_left_out as _why_left_out
 from elektronn2.neuromancer.resampling import Crop, FragmentsToDense, Pad, Pool, Upsample
 from elektronn2.neuromancer.residual import Activation, ResidualAdd, SqueezeExcitation
+from elektronn2.neuromancer.torch_module import TorchModule, from_torch
 from elektronn2.neuromancer.variables import ConstantParam, VariableParam, VariableWeight, initweights
 from elektronn2.neuromancer.various import LRN, FaithlessMerge, GaussianAEVBPrior, GaussianRV, Reshape
 
@@ -116,6 +117,7 @@ __all__ = [
                                     "Softmax",
                                     "SquaredLoss",
                                     "SqueezeExcitation",
+                                    "TorchModule",
                                     "TverskyLoss",
                                     "UpConv",
                                     "UpConvMerge",
@@ -124,6 +126,7 @@ __all__ = [
                                     "VariableParam",
                                     "VariableWeight",
                                     "computations",
+                                    "from_torch",
                                     "graphmanager",
                                     "graphutils",
                                     "initweights",

@@ -57,10 +57,12 @@ def geometry(node):
         strides = [n.shape._strides[k] for n in nodes]
         upsamples = any(len(p.shape.mfp_offsets) == 1 and n.shape._strides[k] < p.shape._strides[k]
                         for n in nodes for p in n.parents)
+        phases = [1, *(n.phases[k] for n in nodes if hasattr(n, "phases"))]
         axes.append(Geometry(
             patch=source.spatial_shape[k], out=shape.spatial_shape[k], stride=max(int(stride), 1), scale=scale,
             centre=floor(shape.centre[k] * scale + Fraction(scale - 1, 2)),
-            grid=lcm(*(s.numerator for s in strides)) if upsamples else 1, border=shape.padded[k],
+            grid=lcm(*phases, *(s.numerator for s in strides)) if upsamples or max(phases) > 1 else 1,
+            border=shape.padded[k],
             keep_border=not pooled))
     return axes
 

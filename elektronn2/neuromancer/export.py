@@ -12,7 +12,7 @@ import json
 import logging
 import warnings
 from dataclasses import dataclass, field, replace
-from math import ceil
+from math import ceil, lcm
 from pathlib import Path
 
 import numpy as np
@@ -84,14 +84,15 @@ class Sizes:
     step: int
 
     @classmethod
-    def of(cls, rule, limit=4000):
-        """From a rule input length -> output length, as ``Node.axis_rules`` gives; None if lengths are not so."""
+    def of(cls, rule, grid=1, limit=4000):
+        """From a rule input length -> output length, as ``Node.axis_rules`` gives; None if lengths are not so. Only every
+        ``grid``-th length, where voxels that do not fill it would be ignored."""
         legal = (n for n in range(1, limit) if fits(rule, n))
         smallest, second = next(legal, None), next(legal, None)
         if second is None:
             return None
         sizes = cls(smallest, second - smallest)
-        return sizes if all(next(legal, None) == sizes.nth(n) for n in (2, 3)) else None
+        return cls(smallest, lcm(sizes.step, grid)) if all(next(legal, None) == sizes.nth(n) for n in (2, 3)) else None
 
     def nth(self, n):
         return self.smallest + n * self.step
@@ -122,7 +123,7 @@ class Prediction:
         sizes = {}
         if len(sources) == 1 and sources[0].shape.spatial_tags == node.shape.spatial_tags:
             _, rules = node.axis_rules()
-            sizes = {t: Sizes.of(rule) for t, rule in zip(node.shape.spatial_tags, rules)}
+            sizes = {t: Sizes.of(rule, _grid(node, t)) for t, rule in zip(node.shape.spatial_tags, rules)}
         sizes = {t: s for t, s in sizes.items() if s is not None}
         fragments = any(len(n.shape.mfp_offsets) > 1 for n in graph.ancestors(node))
         batch = node.shape.hastag("b") and all(s.shape.hastag("b") for s in sources) and not fragments
@@ -200,6 +201,12 @@ class Prediction:
         return {"inputs": {s.name: "".join(s.shape.tags) for s in self.sources}, "output": "".join(shape.tags),
                 "fov": [float(v) for v in shape.fov], "strides": [float(v) for v in shape.strides],
                 "centre": [float(c) + self.cropped.get(t, (0, 0))[0] for t, c in zip(shape.spatial_tags, shape.centre)]}
+
+
+def _grid(node, tag):
+    """The coarsest grid inside a network, in input voxels."""
+    nodes = [(n, n.shape.spatial_tags.index(tag)) for n in graph.ancestors(node) if n.shape.hastag(tag)]
+    return lcm(*(n.shape._strides[k].numerator for n, k in nodes), *(n.phases[k] for n, k in nodes if hasattr(n, "phases")))
 
 
 class _Cropped(torch.nn.Module):

@@ -13,6 +13,7 @@ from elektronn2.neuromancer.neural import Conv
 from elektronn2.neuromancer.node_basic import Input, Node, arguments_like
 from elektronn2.neuromancer.registry import NODES
 from elektronn2.neuromancer.resampling import FragmentsToDense, Pool
+from elektronn2.neuromancer.torch_module import TorchModule
 from elektronn2.utils.cnncalculator import nearest_patch
 from elektronn2.utils.validate import as_tuple, suggest
 
@@ -245,6 +246,8 @@ class _Restorer:
                 if self.replace_bn == "const":
                     for key in ("mean", "std"):
                         arguments[key] = [values.pop(key), "const"]
+        if issubclass(cls, TorchModule) and (self.unlock or self.constant or entry["name"] in self.locked):
+            arguments["trainable"] = self.unlock
         saved_constants = set(entry.get("constants", ()))
         for key in list(values):
             weight_form = key in WEIGHTS or key in saved_constants

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import safetensors
 import safetensors.numpy
+import torch
 
 from elektronn2.errors import ModelFileError
 from elektronn2.neuromancer.expression import Expression
@@ -94,6 +95,10 @@ class _Encoder:
         if isinstance(value, Expression):
             raise ModelFileError(f"Node {self.node.name!r} cannot be saved: it wraps an expression, which has no form in a "
                                  "file. Make the node by split, or by ApplyFunc with a function at the top of a module.")
+        if isinstance(value, torch.nn.Module):
+            raise ModelFileError(f"Node {self.node.name!r} cannot be saved: its {type(value).__name__} cannot be written. "
+                                 "Give from_torch what makes it instead, a class or function at the top of a file, and its "
+                                 "args and kwargs.")
         if callable(value):
             return {"function": self._function(value)}
         raise ModelFileError(f"Node {self.node.name!r} cannot be saved: its argument {name or ''} has the value "

@@ -138,6 +138,13 @@ SAMPLES = {
         lambda b: nm.ApplyFunc(image(b), torch.nn.functional.silu),
         lambda b: nm.ApplyFunc(vector(b), torch.nn.functional.leaky_relu, (0.2,), dict(inplace=False)),
         lambda b: nm.ApplyFunc(image(b), nm.computations.batch_mean, shape=nm.graphutils.TaggedShape((2,), "f"))],
+    "TorchModule": [
+        lambda b: nm.TorchModule(image(b), torch.nn.Conv2d, (2, 3), dict(kernel_size=(3, 2), stride=(1, 2)), **QUIET),
+        lambda b: nm.TorchModule(image(b), torch.nn.BatchNorm2d, (2,), **QUIET),
+        lambda b: nm.TorchModule(image(b), torch.nn.Flatten, tags="b,f", **QUIET),
+        lambda b: nm.TorchModule(vector(b), torch.nn.Linear, (4, 3), trainable=False, **QUIET),
+        lambda b: nm.TorchModule(image(b), torch.nn.Upsample, kwargs=dict(scale_factor=2), fov=[1.5, 1.5],
+                                 strides=[0.5, 0.5], offsets=[-0.25, -0.25], **QUIET)],
     "Perceptron": [
         lambda b: nm.Perceptron(vector(b), 3, **QUIET),
         lambda b: nm.Perceptron(image(b), 4, "maxout 2", flatten=True, dropout_rate=0.4, **QUIET),
@@ -403,7 +410,7 @@ def test_docstring_states_shapes(name):
     assert re.search(r"(?i)\b(inputs?|output)\b[^.;]*?\([^)]*[,*][^)]*\)", doc), doc
 
 
-FACTORIES = ["Input_like", "split", "Errors", "SobelizedLoss", "AutoMerge", "UpConvMerge", "ResidualAdd"]
+FACTORIES = ["Input_like", "split", "Errors", "SobelizedLoss", "AutoMerge", "UpConvMerge", "ResidualAdd", "from_torch"]
 
 
 @pytest.mark.parametrize("name", [*CLASSES, *FACTORIES])
@@ -535,6 +542,16 @@ INVALID = {  # arguments that each class must refuse: (error, what the message n
                    (ValueError, "n_samples", lambda: nm.GaussianRV(image(1), image(1), -1, **QUIET)),
                    (ValueError, "axis b", lambda: nm.GaussianRV(v := nm.Input((2,), "f", **QUIET), v, 2, **QUIET))],
     "GaussianAEVBPrior": [(ValueError, "'f'", lambda: nm.GaussianAEVBPrior(image(1), image(1, 3), **QUIET))],
+    "TorchModule": [(TypeError, "must be a torch.nn.Module", lambda: nm.TorchModule(image(1), "Conv2d", **QUIET)),
+                    (TypeError, "it made Parameter", lambda: nm.TorchModule(image(1), torch.nn.Parameter, **QUIET)),
+                    (TypeError, "is one", lambda: nm.TorchModule(image(1), torch.nn.ReLU(), (True,), **QUIET)),
+                    (ValueError, "axis 'z'", lambda: nm.TorchModule(image(1), torch.nn.ReLU, tags="b,f,z,x", **QUIET)),
+                    (ValueError, "together with fov", lambda: nm.TorchModule(image(1), torch.nn.ReLU, grid=[1], **QUIET)),
+                    (ValueError, "one value for each", lambda: nm.TorchModule(image(1), torch.nn.ReLU, fov=[1], **QUIET)),
+                    (ValueError, "be computed", lambda: nm.TorchModule(image(1), torch.nn.Conv2d, (3, 2, 1), **QUIET)),
+                    (ValueError, "say tags", lambda: nm.TorchModule(image(1), torch.nn.Flatten, **QUIET)),
+                    (ValueError, "Run the module", lambda: nm.TorchModule(vector(1), torch.nn.LazyLinear, (2,), **QUIET)),
+                    (ValueError, "max-fragment", lambda: nm.TorchModule(fragments(), torch.nn.MaxPool2d, (2,), **QUIET))],
     "ApplyFunc": [(TypeError, "functor", lambda: nm.ApplyFunc(image(1), "tanh"))],
     "Perceptron": [(ValueError, "n_f", lambda: nm.Perceptron(vector(1), 3, "maxout 2", **QUIET)),
                    (ValueError, "mean", lambda: nm.Perceptron(vector(1), 2, mean=np.ones(2), **QUIET)),
