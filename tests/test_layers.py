@@ -11,10 +11,10 @@ utils errors
 config malis data graph computations init shape registry manager expression utils.unpickle probing
 variables utils.gpu utils.legacy loss_functions malis.malisop
 function averaging
-dense
+dense loops
 node optimiser serialize
 node_basic loss_checks
-class_loss number_loss distance_loss recurrent resampling
+class_loss number_loss distance_loss recurrent resampling scan
 overlap_loss affinity_loss various
 neural loss graphutils graphmanager
 normalisation residual legacy checkpoint finite torch_module

@@ -60,7 +60,7 @@ from elektronn2.neuromancer.resampling import Crop, FragmentsToDense, Pad, Pool,
 from elektronn2.neuromancer.residual import Activation, ResidualAdd, SqueezeExcitation
 from elektronn2.neuromancer.torch_module import TorchModule, from_torch
 from elektronn2.neuromancer.variables import ConstantParam, VariableParam, VariableWeight, initweights
-from elektronn2.neuromancer.various import LRN, FaithlessMerge, GaussianAEVBPrior, GaussianRV, Reshape
+from elektronn2.neuromancer.various import LRN, FaithlessMerge, GaussianAEVBPrior, GaussianRV, Reshape, Scan
 
 __all__ = [
                                     "GRU",
@@ -112,6 +112,7 @@ __all__ = [
                                     "RampLoss",
                                     "Reshape",
                                     "ResidualAdd",
+                                    "Scan",
                                     "SignedDistance",
                                     "SobelizedLoss",
                                     "Softmax",

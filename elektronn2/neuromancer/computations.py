@@ -48,6 +48,9 @@ def grad(cost, wrt):
     return torch.zeros_like(wrt) if g is None else g
 
 
+grad.takes_gradients = True  # a function with such an operation keeps track of gradients
+
+
 @op
 def spread(v, x, axis=1):
     """Vector ``v`` along ``axis``, repeated over all other axes of ``x``."""

@@ -195,7 +195,7 @@ class Function:
         wanted = self.outputs + [e for _, e in self.updates]
         self._module, _, self.params = cut(wanted, self.inputs, self.mode)
         self._take_checks()
-        self._needs_grad = any(n.target is computations.grad for n in self._module.graph.nodes)
+        self._needs_grad = any(getattr(n.target, "takes_gradients", False) for n in self._module.graph.nodes)
         self.operations = sum(n.op.startswith("call") for n in self._module.graph.nodes)
         self.settings, self._was_on = settings, switched_on
         self._check_precision()
@@ -258,6 +258,7 @@ class Function:
         try:
             metrics = importlib.import_module("torch._inductor.metrics")
             metrics.reset()
+            self._keep_in_python()
             compiled = torch.compile(self._module, backend="inductor", dynamic=False)
             with self._context():
                 result = compiled(*[self._example(e, s) for e, s in zip(self.inputs, self.shapes)])
@@ -271,6 +272,13 @@ class Function:
                            "config.compile_backend = 'eager' to silence this.", self.name, type(error).__name__, reason)
             self.backend = "eager"
             return self._module
+
+    def _keep_in_python(self):
+        """Let loops be run by Python, that only the programs they call are compiled, instead of a copy for each turn."""
+        for node in self._module.graph.nodes:
+            if hasattr(node.target, "in_python"):
+                node.target = torch.compiler.disable(node.target.in_python, recursive=False)
+        self._module.recompile()
 
     def _example(self, expression, shape):
         like = expression.meta

@@ -1,12 +1,13 @@
-"""Nodes for special purposes: other axes for the same values, random variables, local response normalisation."""
+"""Nodes for special purposes: other axes for the same values, random variables, loops, local response normalisation."""
 from elektronn2.neuromancer import computations as C
 from elektronn2.neuromancer.node import Node
 from elektronn2.neuromancer.node_basic import Concat, aligned_outputs, merged_shape
 from elektronn2.neuromancer.resampling import spatial_layout
+from elektronn2.neuromancer.scan import Scan
 from elektronn2.neuromancer.shape import TaggedShape
 from elektronn2.utils.validate import as_rate, as_tuple
 
-__all__ = ["LRN", "FaithlessMerge", "GaussianAEVBPrior", "GaussianRV", "Reshape"]
+__all__ = ["LRN", "FaithlessMerge", "GaussianAEVBPrior", "GaussianRV", "Reshape", "Scan"]
 
 
 class Reshape(Node):

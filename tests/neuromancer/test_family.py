@@ -33,6 +33,23 @@ def vector(b, n_f=4):
     return nm.Input((b, n_f), "b,f", **QUIET)
 
 
+def loop(b, n=3, sizes=(), scan=None, **kwargs):
+    """The results of a loop over a GRU and a Perceptron with dropout behind it."""
+    x = nm.Input((n, b, 4, *sizes), "r,b,f,x"[:5 + 2 * len(sizes)], name="x", **QUIET)
+    first = nm.split(x, "r", index=1, strip_singleton_dims=True)[0]
+    memory = nm.InitialState_like(first, 3, **QUIET)
+    step = nm.GRU(first, memory, 3, **kwargs, **QUIET)
+    shown = nm.Perceptron(step, 2, dropout_rate=0.3, **QUIET)
+    results = nm.Scan([step, shown], memory, step, x, first, **(scan or {}), **QUIET)
+    return results
+
+
+def counter(b, **kwargs):
+    """A loop over a sum that needs no sequence."""
+    h = vector(b)
+    return nm.Scan(nm.Add(h, h, **QUIET), h, **kwargs, **QUIET)
+
+
 def one(size):
     return image(1, 1, size)
 
@@ -204,6 +221,10 @@ SAMPLES = {
                    lambda b: nm.Activation(nm.Input((b, 3, 4), "b,x,f", **QUIET), "maxout 2", **QUIET)],
     "SqueezeExcitation": [lambda b: nm.SqueezeExcitation(image(b, 4), 2, **QUIET),
                           lambda b: nm.SqueezeExcitation(image(b), w=[np.ones((2, 1)), "const"], **QUIET)],
+    "ScanN": [lambda b: loop(b)[0].parent, lambda b: counter(b, n_steps=11, last_only=True).parent],
+    "ScanOut": [lambda b: loop(b)[0], lambda b: loop(b, sizes=(2,), scan=dict(last_only=True), activation_func="prelu")[1],
+                lambda b: loop(b, n=10, scan=dict(unroll_scan=False), activation_func="maxout 2")[1],
+                lambda b: counter(b, n_steps=1)],
     "Softmax": [probabilities, lambda b: probabilities(b, n_indep=2),
                 lambda b: nm.Softmax(nm.Perceptron(vector(b), 3, "lin", **QUIET), n_class=3, **QUIET)],
     "MultinoulliNLL": [nll, lambda b: nll(b, 2), lambda b: nll(b, sparse=False), lambda b: nll(b, extras=True),
@@ -410,7 +431,8 @@ def test_docstring_states_shapes(name):
     assert re.search(r"(?i)\b(inputs?|output)\b[^.;]*?\([^)]*[,*][^)]*\)", doc), doc
 
 
-FACTORIES = ["Input_like", "split", "Errors", "SobelizedLoss", "AutoMerge", "UpConvMerge", "ResidualAdd", "from_torch"]
+FACTORIES = ["Input_like", "split", "Errors", "SobelizedLoss", "AutoMerge", "UpConvMerge", "ResidualAdd", "Scan",
+             "from_torch"]
 
 
 @pytest.mark.parametrize("name", [*CLASSES, *FACTORIES])
@@ -424,7 +446,7 @@ def test_signature(name):
 
 def test_public_classes():
     """All public node classes of the core are names of ``nm`` (Classification is not, by the contract)."""
-    hidden = {"NeuralLayer", "Classification"}
+    hidden = {"NeuralLayer", "Classification", "ScanN", "ScanOut"}  # the latter two: Scan
     assert {k for k in CLASSES if not k.startswith("_") and not hasattr(nm, k)} <= hidden
 
 
@@ -608,6 +630,33 @@ INVALID = {  # arguments that each class must refuse: (error, what the message n
     "SqueezeExcitation": [(ValueError, "axes b, f", lambda: nm.SqueezeExcitation(vector(1), **QUIET)),
                           (ValueError, "reduction", lambda: nm.SqueezeExcitation(image(1), 0.5, **QUIET)),
                           (ValueError, "'w2'", lambda: nm.SqueezeExcitation(image(1), w2=np.ones(2), **QUIET))],
+    "ScanN": [
+        (ValueError, "n_steps must be given", lambda: counter(1)),
+        (ValueError, "n_steps", lambda: counter(1, n_steps=0)),
+        (ValueError, "must agree, got n_steps=4", lambda: loop(1, scan=dict(n_steps=4))),
+        (ValueError, "at least one", lambda: nm.Scan(vector(1), [], n_steps=2, **QUIET)),
+        (ValueError, "as many nodes, got ['input1'] and ['input', 'input']", lambda: nm.Scan(
+            [x := vector(1), x], vector(1), n_steps=2, **QUIET)),
+        (ValueError, "as many nodes, got [] and ['first']", lambda: nm.Scan(
+            nm.Add(x := vector(1), x, **QUIET), x, in_iterate_0=nm.Input((1, 4), "b,f", name="first", **QUIET), n_steps=2,
+            **QUIET)),
+        (ValueError, "'input' [(2,r), (1,b)] has an axis r already", lambda: nm.Scan(
+            x := nm.Input((2, 1), "r,b", **QUIET), x, n_steps=2, **QUIET)),
+        (ValueError, "'dot' [(1,b), (3,f)] cannot take the place of the memory 'input' [(1,b), (4,f)]", lambda: nm.Scan(
+            nm.Perceptron(x := vector(1), 3, **QUIET), x, n_steps=2, **QUIET)),
+        (ValueError, "'sequence' [(1,b), (3,r), (4,f)] must have axis r first", lambda: nm.Scan(
+            nm.Add(x := vector(1), y := vector(1), **QUIET), x, None, nm.Input((1, 3, 4), "b,r,f", name="sequence", **QUIET),
+            y, **QUIET)),
+        (ValueError, "does not depend on 'input1'", lambda: nm.Scan(
+            nm.Add(x := vector(1), x, **QUIET), [x, vector(1)], [x, x], n_steps=2, **QUIET)),
+        (ValueError, "'node' is the same value as 'input'", lambda: nm.Scan(
+            nm.Add(x := vector(1), y := Node(x), **QUIET), [x, y], [x, y], n_steps=2, **QUIET)),
+        (ValueError, "cannot be repeated: it turns (2, 4) torch.float32 into (4, 4)", lambda: nm.Scan(
+            nm.Concat([x := vector(1), x], axis="b", **QUIET), x, n_steps=2, **QUIET)),
+        (TypeError, "must be nodes", lambda: nm.Scan(vector(1), np.zeros((1, 4)), n_steps=2, **QUIET)),
+        (TypeError, "must be a node", lambda: nm.Scan(nm.Add(x := vector(1), x, **QUIET), x, [None], n_steps=2, **QUIET))],
+    "ScanOut": [(TypeError, "loop of a Scan", lambda: CLASSES["ScanOut"](vector(1), **QUIET)),
+                (ValueError, "index 2", lambda: CLASSES["ScanOut"](loop(1)[0].parent, 2, **QUIET))],
     "Softmax": [(ValueError, "activation", lambda: nm.Softmax(nm.Conv(image(1), 2, 2, **QUIET), **QUIET)),
                 (ValueError, "n_indep must be an integer", lambda: probabilities(1, n_indep=0)),
                 (ValueError, "n_class", lambda: probabilities(1, n_class=3))],
