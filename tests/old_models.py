@@ -40,7 +40,9 @@ CLASSES = {  # module: class: arguments, of the original
         BetaNLL="mode concentration target", EuclideanDistance="pred target",
         RampLoss="d_low d_big margin",
         OneHot="target n_class axis"),
-    "various": dict(GaussianRV="mu log_sig n_samples",
+    "various": dict(
+                    ScanN="step_result in_memory out_memory in_iterate in_iterate_0 n_steps unroll_scan last_only",
+                    GaussianRV="mu log_sig n_samples",
                     GaussianAEVBPrior="mu log_sig n_samples", Reshape="parent shape tags strides fov"),
 }
 OLD = {name: (f"elektronn2.neuromancer.{module}", arguments.split())
@@ -147,14 +149,23 @@ def descriptors(model):
                 entries[name] = SplitDescriptor(node_id=node.parent.name, args=[], kwargs=kwargs,
                                                 func=Name("elektronn2.neuromancer.node_basic", "split"))
             continue
+        if cls == "ScanOut":
+            loop = node.parents[0].name
+            entries[f"split of {loop}"] = SplitDescriptor(node_id=loop, args=[], kwargs={}, func=Name(
+                "elektronn2.neuromancer.various", "scansplit"))
+            continue
         module, names = OLD[cls]
         arguments = dict(model.arguments[node.name])
         arguments.pop("offsets", None)
+        if cls == "ScanN":
+            arguments["step_result"] = arguments.pop("step_results")
         owners = {id(p): ParamPointer(target_id=n.name, param_name=k) for n in model.nodes.values()
                   for k, p in n.params.items()}
         arguments = {k: owners.get(id(v)) or old_argument(v, k, cls) for k, v in arguments.items()}
         if cls == "ValueNode" and isinstance(arguments.get("value"), np.ndarray):  # as a bare array it was lost
             arguments["value"] = [arguments["value"], "const"]
+        if isinstance(arguments.get("class_weights"), np.ndarray):  # lists survived
+            arguments["class_weights"] = arguments["class_weights"].tolist()
         args = []
         for name in names:  # those that users give by position
             if name not in arguments or name in ("w", "b", "fov", "margin", "activation_func", "batch_normalisation"):

@@ -10,6 +10,7 @@ one, with the classes of this library, in a model that is then described as for 
 """
 import inspect
 import logging
+from functools import partial
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from elektronn2.neuromancer import serialize
 from elektronn2.neuromancer.manager import model_manager
 from elektronn2.neuromancer.node_basic import FromTensor, Input, arguments_like, split
 from elektronn2.neuromancer.registry import NODES
+from elektronn2.neuromancer.scan import Scan, ScanN
 from elektronn2.neuromancer.shape import TaggedShape, parse_tags
 from elektronn2.utils.unpickle import Record, Reference, read_pickle
 
@@ -91,7 +93,9 @@ class _Importer:
             self.add_split(name, descriptor)
         elif _is(descriptor, "NodeDescriptor"):
             cls = self.node_class(descriptor.attributes["cls"])
-            if cls is not FromTensor:  # its split makes it
+            if cls is ScanN:
+                self.add_scan(name, descriptor)
+            elif cls is not FromTensor:  # its split makes it
                 self.add_node(name, cls, descriptor, params)
         else:
             raise ModelFileError("neither a NodeDescriptor with its parameters nor a SplitDescriptor")
@@ -99,7 +103,10 @@ class _Importer:
     def add_split(self, name, descriptor):
         """Split again, under the same name, what was split: ``node_id`` names it, ``args`` and ``kwargs`` say how."""
         function = descriptor.attributes["func"]
-        if not isinstance(function, Reference) or function.name != "split" or not function.module.startswith(f"{PACKAGE}."):
+        known = isinstance(function, Reference) and function.module.startswith(f"{PACKAGE}.")
+        if known and function.name == "scansplit" and type(self.node(descriptor.attributes["node_id"])) is ScanN:
+            return
+        if not known or function.name != "split":
             raise ModelFileError("a split by another function than that of ELEKTRONN2")
         args, kwargs = self.value(list(descriptor.attributes["args"])), self.value(dict(descriptor.attributes["kwargs"]))
         if args and isinstance(args[0], NODES["Node"]):
@@ -115,8 +122,16 @@ class _Importer:
         if node.name in self.late_features:
             self.late_features.update(p.name for p in pieces)
 
+    def add_scan(self, name, descriptor):
+        """A loop with the nodes of its results, which another entry splits off it."""
+        arguments = self.arguments(Scan, descriptor)
+        print_repr, before = bool(arguments.pop("print_repr", True)), set(self.model.nodes)
+        Scan(**arguments, name=name, print_repr=False)
+        for made in self.model.nodes.keys() - before:
+            self.model.nodes[made].print_repr = print_repr
+
     def add_node(self, name, cls, descriptor, params):
-        arguments = self.arguments(cls, descriptor)
+        arguments = self.arguments(partial(cls.__init__, None), descriptor)
         values = self.values(params)
         if "tags" in arguments and "shape" in arguments:
             self.features_first(name, arguments, values)
@@ -146,16 +161,15 @@ class _Importer:
         return NODES[cls.name]
 
     # -- arguments -----------------------------------------------------------------------------------
-    def arguments(self, cls, descriptor):
-        """Arguments by name; what a descriptor holds of nodes and parameters are pointers."""
+    def arguments(self, make, descriptor):
+        """Arguments of ``make`` by name; what a descriptor holds of nodes and parameters are pointers."""
         args, kwargs = descriptor.attributes["args"], dict(descriptor.attributes["kwargs"])
         kwargs.pop("name", None)
         functor = kwargs.pop("functor", None)
-        if cls.__name__ == "ApplyFunc" and functor is None and len(args) > 1:
+        if descriptor.attributes["cls"].name == "ApplyFunc" and functor is None and len(args) > 1:
             args, functor = list(args), args[1]
             args[1] = None
-        bound = inspect.signature(cls.__init__).bind(None, *map(self.value, args), **self.value(kwargs))
-        arguments = dict(list(bound.arguments.items())[1:])
+        arguments = dict(inspect.signature(make).bind(*map(self.value, args), **self.value(kwargs)).arguments)
         if functor is not None:
             if not isinstance(functor, Reference):
                 raise ModelFileError("its functor is no function")

@@ -167,6 +167,23 @@ def test_whole_network(python2, zipped, tmp_path):
     compare_models(model, modelload(tmp_path / "new.mdl"), model.loss_node)
 
 
+@pytest.mark.parametrize("last_only", [False, True])
+def test_scan(last_only, tmp_path):
+    """A loop over an LSTM, whose results the original split off the loop, against itself."""
+    x = nm.Input((5, 3, 4), "r,b,f", name="data")
+    first, _ = nm.split(x, "r", 1, strip_singleton_dims=True)
+    memory = nm.InitialState_like(first, 6)
+    cell = nm.LSTM(first, memory, 3, name="cell")
+    out = nm.Scan(cell, memory, in_iterate=x, in_iterate_0=first, last_only=last_only)
+    model = nm.model_manager.getmodel()
+    model.designate_nodes(x, prediction_node=out)
+    settle(model)
+    old_models.write(model, tmp_path / "old.mdl")
+    loaded = modelload(tmp_path / "old.mdl")
+    assert loaded.prediction_node.name == "scan_out_cell"
+    compare_models(model, loaded, out)
+
+
 def test_other_order_of_axes(rng, tmp_path):
     """A file with axes b,z,f,x,y, as the original allowed, against the same network with b,f,z,x,y."""
     x = nm.Input((1, 2, 5, 9, 8), "b,f,z,x,y")
