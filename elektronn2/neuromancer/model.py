@@ -11,7 +11,7 @@ from elektronn2.neuromancer import checkpoint, graph, serialize
 from elektronn2.neuromancer.averaging import Averages
 from elektronn2.neuromancer.export import export
 from elektronn2.neuromancer.expression import Graph
-from elektronn2.neuromancer.finite import find_nonfinite, nonfinite_params
+from elektronn2.neuromancer.finite import find_nonfinite, require_finite
 from elektronn2.neuromancer.function import Function, to_numpy
 from elektronn2.neuromancer.manager import GraphManager, model_manager
 from elektronn2.neuromancer.node_basic import Node
@@ -364,14 +364,8 @@ class Model(GraphManager):
         """Values of the prediction node. ValueError if they are not finite because parameters are not."""
         values = self._need("prediction_node")(*inputs, mode=mode)
         if values is not None and not np.isfinite(values).all():
-            self._check_params(self.prediction_node)
+            require_finite(self.prediction_node)
         return values
-
-    def _check_params(self, *nodes):
-        bad = nonfinite_params(graph.ancestors(*nodes))
-        if bad:
-            raise ValueError(f"NaN or infinite weights in model {self.name!r}: {', '.join(bad)}. Load an earlier model; "
-                             "train with a smaller learning rate, or with clip_norm.")
 
     def predict_ext(self, *inputs, mode="predict"):
         """List of the values of the nodes ``prediction_ext``; inputs are the union of their sources."""
@@ -388,7 +382,7 @@ class Model(GraphManager):
         """Prediction at every voxel; see :func:`elektronn2.neuromancer.dense.predict_dense`.
 
         ValueError for parameters that are not finite."""
-        self._check_params(self._need("prediction_node"))
+        require_finite(self._need("prediction_node"))
         return self._need("prediction_node").predict_dense(raw_img, as_uint8, pad_raw)
 
     # -- looking ---------------------------------------------------------------------------------
@@ -436,7 +430,7 @@ class Model(GraphManager):
         ``optimiser_state``: also what is needed to train on as if there had been no break: hyper-parameters, moments of the
         optimisers, averaged weights, numbers of steps. ValueError for parameters that are not finite.
         """
-        self._check_params(*self.nodes.values())
+        require_finite(*self.nodes.values())
         description, tensors = serialize.describe(self)
         if optimiser_state:
             description["training"], state = checkpoint.describe(self)
