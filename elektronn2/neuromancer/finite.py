@@ -15,8 +15,8 @@ def require_finite(*nodes):
     """Raise ValueError that names the parameters of the nodes and their ancestors that are not finite, if there are any."""
     bad = nonfinite_params(graph.ancestors(*nodes))
     if bad:
-        raise ValueError(f"NaN or infinite weights in model {nodes[0].model.name!r}: {', '.join(bad)}. Load an earlier model; "
-                         "train with a smaller learning rate, or with clip_norm.")
+        raise ValueError(f"NaN or infinite weights in model {nodes[0].model.name!r}: {', '.join(bad)}. Load an earlier "
+                         "model; train with a smaller learning rate, or with clip_norm.")
 
 
 def find_nonfinite(model, *inputs):
