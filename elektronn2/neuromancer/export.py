@@ -292,13 +292,26 @@ def _write_onnx(program, prediction):
     onnxruntime = importlib.import_module("onnxruntime")
     names = [s.name for s in prediction.sources]
     with _quiet():
-        proto = torch.onnx.export(program, input_names=names, output_names=[prediction.node.name], dynamo=True,
-                                  external_data=False, verbose=False).model_proto
+        proto = torch.onnx.export(program, dynamo=True, external_data=False, verbose=False).model_proto
+    output = prediction.node.name if prediction.node.name not in names else f"{prediction.node.name}_output"
+    _rename(proto.graph, [*names, output])
     entry = proto.metadata_props.add()
     entry.key, entry.value = "elektronn2", json.dumps(prediction.geometry())
     data = proto.SerializeToString()
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     return data, lambda inputs: torch.from_numpy(session.run(None, {n: i.numpy() for n, i in zip(names, inputs)})[0])
+
+
+def _rename(graph, names):
+    """Give inputs and outputs these names; values inside that have such names get others."""
+    outer = dict(zip([v.name for v in (*graph.input, *graph.output)], names))
+
+    def renamed(values):
+        return [outer.get(v, f"{v}_inside" if v in names else v) for v in values]
+    for node in graph.node:
+        node.input[:], node.output[:] = renamed(node.input), renamed(node.output)
+    for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        value.name, = renamed([value.name])
 
 
 def _compare(prediction, run):

@@ -72,6 +72,12 @@ def two_inputs():
     return designated(nm.Conv(nm.Concat([a, b], **QUIET), 3, 2, name="probs", **QUIET))
 
 
+def inner_names():
+    """Nodes with the names that the exporter gives to values inside."""
+    x = nm.Input((None, 4, 5, 5), "b,f,x,y", name="relu", **QUIET)
+    return designated(nm.GroupNorm(nm.Conv(x, 4, 3, **QUIET), 2, name="group_norm", **QUIET))
+
+
 def fragments():
     x = nm.Input((1, 1, 15), "b,f,x", name="raw", **QUIET)
     y = nm.Conv(x, 3, 3, 2, mfp=True, activation_func="abs", **QUIET)
@@ -133,6 +139,15 @@ def test_torch_export(make, smallest, other, tmp_path):
     check(model, run)
     for batch, patch in ((1, other), (3, other)):
         check(model, run, batch, patch)
+
+
+def test_names_of_inputs_and_outputs(tmp_path):
+    needs(*export_module.NEEDED["onnx"])
+    model = inner_names()
+    model.export(tmp_path / "net.onnx", dynamic="b")
+    session, run = onnx_runner(tmp_path / "net.onnx")
+    assert [v.name for v in (*session.get_inputs(), *session.get_outputs())] == ["relu", "group_norm"]
+    check(model, run, 2)
 
 
 def test_two_inputs_and_fragments(tmp_path):
