@@ -14,13 +14,15 @@ from elektronn2.neuromancer.expression import Graph
 from elektronn2.neuromancer.finite import find_nonfinite, require_finite
 from elektronn2.neuromancer.function import Function, to_numpy
 from elektronn2.neuromancer.manager import GraphManager, model_manager
+from elektronn2.neuromancer.networks import simple_cnn
 from elektronn2.neuromancer.node_basic import Node
 from elektronn2.neuromancer.optimiser import DEFAULTS, OPTIMISERS, check_hyper
 from elektronn2.neuromancer.rebuild import kernel_lists_from_node_descr, modelload, params_from_model_file, rebuild_model
 from elektronn2.utils.basic import pretty_string_ops
 from elektronn2.utils.validate import suggest
 
-__all__ = ["Model", "kernel_lists_from_node_descr", "modelload", "params_from_model_file", "rebuild_model"]
+__all__ = ["Model", "kernel_lists_from_node_descr", "modelload", "params_from_model_file", "rebuild_model",
+           "simple_cnn"]
 
 logger = logging.getLogger("elektronn2log")
 

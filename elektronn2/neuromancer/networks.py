@@ -25,6 +25,8 @@ ValueError: unet: the patch [70, 70] of 'raw' does not fit the layers. The neare
 from dataclasses import dataclass, replace
 from math import gcd
 
+import numpy as np
+
 from elektronn2.neuromancer import init
 from elektronn2.neuromancer.loss import AggregateLoss, Errors, MultinoulliNLL, Softmax
 from elektronn2.neuromancer.manager import model_manager
@@ -33,7 +35,7 @@ from elektronn2.neuromancer.node_basic import Input, Input_like
 from elektronn2.neuromancer.normalisation import GroupNorm, InstanceNorm, LayerNorm
 from elektronn2.neuromancer.resampling import FragmentsToDense, Pool
 from elektronn2.neuromancer.residual import ResidualAdd
-from elektronn2.utils.cnncalculator import nearest_size
+from elektronn2.utils.cnncalculator import cnncalculator, nearest_size
 from elektronn2.utils.validate import as_tuple, suggest
 
 MAX_SEARCH = 1000  # voxels above the wanted patch, where one that fits is searched
@@ -160,6 +162,35 @@ def neuro3d_lite(raw, n_class=2, mfp=False, print_repr=True):
     return _anisotropic("neuro3d_lite", raw, n_class, mfp, print_repr, (
         (20, (1, 4), (1, 2)), (40, (3, 3), (1, 2)), (150, (2, 4), (2, 1)), (200, (1, 3), (1, 1)), (200, (1, 3), (1, 1)),
         (200, (1, 1), (1, 1))))
+
+
+def simple_cnn(batch_size, n_ch, n_lab, desired_input, filters, nof_filters, activation_func, pools, mfp=False, tags=None,
+               name=None):
+    """A new model: a chain of convolutions for classification, with a patch near ``desired_input``.
+
+    ``batch_size`` (None: any; 1 with ``mfp``), ``n_ch`` channels, ``n_lab`` classes. ``desired_input``: length of the patch
+    per spatial axis, changed to the nearest one that fits, with a line for each axis that changes. ``filters``,
+    ``nof_filters``, ``pools``: kernel (one number, or one per axis), features, and pooling of each layer; a last layer with
+    kernel 1 gives the scores. ``tags``: default b, f and x, or x, y, or z, x, y. ``name``: of the model (None: a random
+    one). Output of the prediction node (b, n_lab, *out). ValueError for lists of different length.
+
+    >>> from elektronn2 import neuromancer as nm
+    >>> model = simple_cnn(1, 1, 2, (30, 30), [5, 3], [8, 10], 'relu', [2, 1])
+    >>> model.input_node.shape, model.prediction_node.shape
+    ([(1,b), (1,f), (30,x), (30,y)], [(1,b), (2,f), (11,x), (11,y)])
+    """
+    size = list(desired_input) if isinstance(desired_input, (list, tuple)) else [desired_input]
+    n_f, n = _features(nof_filters), len(size)
+    for values, what in ((filters, "filters"), (pools, "pools")):
+        if not isinstance(values, (list, tuple)) or len(values) != len(n_f):
+            raise ValueError(f"simple_cnn: {what} must have one entry per layer ({len(n_f)}), got {values!r}.")
+    filters = [as_tuple(f, n, "filters") for f in filters]
+    pools = [as_tuple(p, n, "pools") for p in pools]
+    patch = np.ravel(cnncalculator(filters, pools, size, mfp=mfp, ndim=n).patch_size).tolist()
+    model_manager.newmodel(name)
+    raw = Input((batch_size, n_ch, *patch), tags or ("b,f,x", "b,f,x,y", "b,f,z,x,y")[n - 1], name="raw")
+    return classifier(_chain(raw, [*n_f, n_lab], [*filters, (1,) * n], [*pools, (1,) * n],
+                             _Style(activation_func=activation_func, mfp=mfp, w=None)))
 
 
 # -- how they are built ---------------------------------------------------------------------------------

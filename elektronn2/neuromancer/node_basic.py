@@ -6,14 +6,14 @@ import numpy as np
 from elektronn2.config import config
 from elektronn2.neuromancer import computations
 from elektronn2.neuromancer.expression import Expression, op
-from elektronn2.neuromancer.manager import choose_name
+from elektronn2.neuromancer.manager import choose_name, model_manager
 from elektronn2.neuromancer.node import Node
 from elektronn2.neuromancer.shape import TaggedShape
 from elektronn2.neuromancer.variables import VariableParam
 from elektronn2.utils.validate import as_tuple, suggest
 
 __all__ = ["Add", "ApplyFunc", "Concat", "FromTensor", "InitialState_like", "Input", "Input_like", "MultMerge", "Node",
-           "ValueNode", "split"]
+           "ValueNode", "model_manager", "split"]
 
 DTYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
 

@@ -236,3 +236,30 @@ def test_documented_figures(call, patch, out, params, fov, cost):
     assert ["x".join(map(str, v)) for v in (scores.shape.spatial_shape, scores.shape.fov)] == [out, fov]
     per_voxel = scores.all_computational_cost / scores.shape.spatial_size
     assert (params, cost) == (f"{scores.all_params_count / 1e6:.2f} M", f"{per_voxel / 1e6:.2f} M")
+
+
+# -- a chain in one call --------------------------------------------------------------------------------
+@pytest.mark.parametrize(("size", "patch", "out"), [(23, [22], [10]), ((23, 30), [22, 30], [10, 14]),
+                                                     ((10, 23, 30), [10, 22, 30], [4, 10, 14])])
+def test_simple_cnn(size, patch, out, rng):
+    """The patch is changed to the nearest that fits, sizes are those of the arithmetic, and it learns."""
+    model = nm.model.simple_cnn(None, 1, 2, size, [3], [6], "relu", [2], name="simple")
+    assert model.name == "simple" and model is nm.model_manager.current
+    assert model.input_node.shape.spatial_shape == patch and model.prediction_node.shape.spatial_shape == out
+    bright = np.arange(4).reshape(4, *[1] * (len(patch) + 1)) % 2
+    x = (0.5 * bright + 0.5 * rng.random((4, 1, *patch))).astype("float32")
+    t = np.broadcast_to(bright, (4, 1, *out)).astype(model.target_node.output.dtype)
+    model.lr = 0.01
+    losses = [model.trainingstep(x, t, optimiser="AdamW")[0] for _ in range(60)]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_simple_cnn_with_fragments():
+    """As wide as the window leaves."""
+    model = nm.model.simple_cnn(1, 1, 2, (24, 24), [3], [6], "relu", [2], mfp=True)
+    assert model.prediction_node.shape.spatial_shape == [n - 3 for n in model.input_node.shape.spatial_shape]
+
+
+def test_simple_cnn_of_unequal_lists():
+    with pytest.raises(ValueError, match="pools must have one entry per layer"):
+        nm.model.simple_cnn(1, 1, 2, (24, 24), [3], [6], "relu", [2, 1])
