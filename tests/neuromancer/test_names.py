@@ -23,8 +23,9 @@ NAMES = {  # of the first ELEKTRONN2's neuromancer, by the module that scripts m
 LEFT_OUT = "GenericInput SkelLoss SkelPrior SkelGetBatch SkelLossRec SkelGridUpdate".split()
 OF_MODEL = "Model modelload kernel_lists_from_node_descr params_from_model_file rebuild_model simple_cnn".split()
 MODULES = "model node_basic neural various loss variables graphutils graphmanager computations optimiser networks".split()
-HIDDEN = {"Classification", "ScanN", "ScanOut", "TorchModule"}  # made by functions: Errors, Scan, from_torch
+HIDDEN = {"Classification", "ScanN", "ScanOut"}  # made by Errors and Scan
 SAID_AS = {  # how tests and recorded cases speak of it
+    "TorchModule": "from_torch",
     "Dot": "Perceptron", "UpConvMerge": "AutoMerge", "Input": "source|Input", "GaussianAEVBPrior": "make_priorlayer",
     "Softmax": "Softmax|probs"}
 
