@@ -372,6 +372,7 @@ def test_package_of_a_padding_network(tmp_path):
     run_by_its_readers(path)
 
 
+@pytest.mark.slow
 @ignoring_open_files
 def test_packages_of_other_networks(tmp_path):
     """Finer than the input, without space, and with lengths that are fixed."""
