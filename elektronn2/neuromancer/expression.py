@@ -129,7 +129,7 @@ class Graph(fx.proxy.TracerBase):
         if key not in self._param_nodes:
             name = self.graph._graph_namespace.create_name(f"p_{param.name or 'param'}", None)
             node = self.graph.create_node("get_attr", name)
-            node.meta["val"] = torch.empty_like(param.tensor, device="meta")
+            node.meta["val"], node.meta["param"] = torch.empty_like(param.tensor, device="meta"), param
             self.params[name] = param
             self._param_nodes[key] = node
         return self.proxy(self._param_nodes[key])

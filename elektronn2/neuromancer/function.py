@@ -82,7 +82,7 @@ def cut(outputs, inputs=None, mode="predict"):
     chosen = 0 if mode == "train" else 1
     goals = [o.node for o in outputs]
     stops = None if inputs is None else [i.node for i in inputs]
-    order = _reachable(goals, stops or (), chosen, tracer)
+    order = reachable(goals, stops or (), chosen)
     placeholders = [n for n in order if n.op == "placeholder"]
     if stops is None:
         stops = placeholders
@@ -97,13 +97,10 @@ def cut(outputs, inputs=None, mode="predict"):
     for node in order:
         if node in copies:
             continue
-        if node.target in CHOICES:
-            copies[node] = copies[_resolve(node, chosen, tracer, stops)]
-            continue
-        copies[node] = new.node_copy(node, lambda n: copies[_resolve(n, chosen, tracer, stops)])
+        copies[node] = new.node_copy(node, lambda n: copies[resolve(n, chosen, stops)])
         if node.op == "get_attr":
             used[node.target] = tracer.params[node.target]
-    new.output(tuple(copies[_resolve(n, chosen, tracer, stops)] for n in goals))
+    new.output(tuple(copies[resolve(n, chosen, stops)] for n in goals))
     root = torch.nn.Module()
     for name, param in used.items():
         if isinstance(param, VariableParam):
@@ -125,31 +122,25 @@ Expression.code = property(code_of)
 CHOICES = (computations.by_mode, computations.if_on)
 
 
-def _resolve(node, chosen, tracer, stops):
-    """The node itself, or the side that is taken where it is a choice (unless its value is given)."""
+def resolve(node, chosen, stops=()):
+    """The node itself or, where it is a choice and not among ``stops``, the side that is taken."""
     while node.target in CHOICES and node not in stops:
         sides = (*node.args, *node.kwargs.values())
         if node.target is computations.by_mode:
             node = sides[chosen]
         else:
-            node = sides[1 if tracer.params[sides[0].target].on else 2]
+            node = sides[1 if sides[0].meta["param"].on else 2]
     return node
 
 
-def _reachable(goals, stops, chosen, tracer):
-    """Nodes that ``goals`` depend on, in the order of the graph's making."""
+def reachable(goals, stops, chosen):
+    """Nodes that ``goals`` depend on, choices resolved, in the order of the graph's making."""
     stops, seen, stack = set(stops), set(), list(goals)
     while stack:
-        node = stack.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        if node in stops:
-            continue
-        if node.target in CHOICES:
-            stack.append(_resolve(node, chosen, tracer, stops))
-        else:
-            stack.extend(node.all_input_nodes)
+        node = resolve(stack.pop(), chosen, stops)
+        if node not in seen:
+            seen.add(node)
+            stack.extend(() if node in stops else node.all_input_nodes)
     return sorted(seen, key=lambda n: n._sort_key)
 
 
