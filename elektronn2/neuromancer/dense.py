@@ -5,6 +5,7 @@ from fractions import Fraction
 from math import floor, lcm
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from elektronn2.neuromancer import graph
@@ -81,6 +82,7 @@ def predict_dense(node, raw_img, as_uint8=False, pad_raw=False, progress=True):
 
     Raises ValueError for a wrong number of axes or channels, or an image that is too small for the network.
     """
+    raw_img = _sliceable(raw_img)
     axes = geometry(node)
     source = graph.sources(node)[0]
     ndim, n_f = node.shape.ndim, source.shape["f"]
@@ -93,6 +95,8 @@ def predict_dense(node, raw_img, as_uint8=False, pad_raw=False, progress=True):
     if shape[0] != n_f:
         raise ValueError(f"predict_dense needs {n_f} channels on axis 0 (as in {source.shape} of {source.name!r}), "
                          f"got shape {shape}.")
+    if slices and not shape[1]:
+        raise ValueError(f"predict_dense got an image of no slices, shape {shape}.")
     check_statistics(node)
     as_float(np.empty(0, raw_img.dtype))
     floatx = source.output.dtype
@@ -126,6 +130,18 @@ def predict_dense(node, raw_img, as_uint8=False, pad_raw=False, progress=True):
     voxels = result[0].size
     logger.info("Predicted %.3f MVoxel in %.1f s: %.4f MPix/s", voxels / 1e6, seconds, voxels / 1e6 / seconds)
     return result
+
+
+def _sliceable(image):
+    """What has a shape and a dtype and can be sliced stays as it is; tensors, lists and tuples become arrays."""
+    if isinstance(image, torch.Tensor):
+        return image.detach().cpu().numpy()
+    if isinstance(image, (list, tuple)):
+        image = np.asarray(image)
+    if not hasattr(image, "shape") or not hasattr(image, "dtype") or image.dtype.kind not in "biuf":
+        kind = f"an array of {image.dtype}" if hasattr(image, "dtype") else f"{type(image).__name__} {image!r}"
+        raise TypeError(f"predict_dense needs an array of numbers (f, *L), or what can be sliced like one, got {kind}.")
+    return image
 
 
 def _dense_function(node, source):

@@ -89,7 +89,7 @@ class Graph(fx.proxy.TracerBase):
 
     def source(self, name, shape, dtype):
         """A placeholder: an input of functions. ``shape``: a TaggedShape."""
-        node = self.graph.placeholder(name)
+        node = self.graph.placeholder("self_" if name == "self" else name)
         sizes = [(BATCH if t == "b" else OPEN) if n is None else n for n, t in zip(shape, shape.tags)]
         node.meta["val"] = torch.empty(sizes, dtype=getattr(torch, dtype), device="meta")
         return self.proxy(node)

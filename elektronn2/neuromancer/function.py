@@ -79,6 +79,9 @@ def cut(outputs, inputs=None, mode="predict"):
     for o in outputs:
         if o.tracer is not tracer:
             raise ValueError("The outputs of one function must belong to the same model.")
+    for i in inputs or ():
+        if i.tracer is not tracer:
+            raise ValueError(f"Input {i.node.name!r} of the function belongs to another model than its outputs.")
     chosen = 0 if mode == "train" else 1
     goals = [o.node for o in outputs]
     stops = None if inputs is None else [i.node for i in inputs]

@@ -52,7 +52,9 @@ class NeuralLayer(Node):
     def _init_layer(self, parent, n_f, activation_func, batch_normalisation, dropout_rate, name, print_repr):
         Node.__init__(self, parent, name, print_repr)
         what = f"{type(self).__name__} {name!r}"
-        if parent.shape[parent.shape.tag2index("f")] is None:
+        if not parent.shape.hastag("f"):
+            raise ValueError(f"{what} needs an axis f; {parent.name!r} is {parent.shape}.")
+        if parent.shape["f"] is None:
             raise ValueError(f"{what} must know the number of features; {parent.name!r} is {parent.shape}.")
         if parent.output.dtype != config.floatX:
             raise TypeError(f"{what} computes with {config.floatX}, but {parent.name!r} has {parent.output.dtype}. Make the "
@@ -465,6 +467,9 @@ def AutoMerge(parent1, parent2, upconv_n_f=None, merge_mode="concat", disable_up
     both ends; an odd difference is a ValueError quoting both shapes. ``merge_mode``: 'concat' or 'add'. Returns the
     joining node.
     """
+    for p in (parent1, parent2):
+        if not isinstance(p, Node):
+            raise TypeError(f"AutoMerge {name!r}: its parents must be two nodes, got {p!r}.")
     s1, s2 = parent1.shape, parent2.shape
     if s1.tags != s2.tags:
         raise ValueError(f"AutoMerge: {parent1.name!r} {s1} and {parent2.name!r} {s2} have different axes.")

@@ -74,9 +74,11 @@ class NodeType(type):
             node.name = name
             model.register_node(node, arguments)
             node._finalize()
-        except Exception:
+        except Exception as error:
             model.forget_node(name)
             model.graph.erase_from(mark)
+            if repr(name) not in str(error):
+                error.add_note(f"This was when {NodeType._building} was made.")
             raise
         finally:
             NodeType._building = None
@@ -314,6 +316,8 @@ class Node(metaclass=NodeType):
 
     @feature_names.setter
     def feature_names(self, names):
+        if not isinstance(names, (list, tuple)):
+            raise TypeError(f"feature_names of node {self.name!r} are a list of names, got {names!r}.")
         if not self.shape.hastag("f") or len(names) != self.shape["f"]:
             raise ValueError(f"Node {self.name!r} with shape {self.shape} cannot have {len(names)} feature names: "
                              "one per entry of axis f is needed.")

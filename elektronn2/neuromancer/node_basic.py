@@ -2,6 +2,7 @@
 import operator
 
 import numpy as np
+import torch
 
 from elektronn2.config import config
 from elektronn2.neuromancer import computations
@@ -317,7 +318,13 @@ class ApplyFunc(Node):
         self._declared = shape
 
     def _make_output(self):
-        self.output = op(self.functor)(self.parent.output, *self.args, **self.kwargs)
+        where = f"ApplyFunc {self.name!r} of {self.parent.name!r} {self.parent.shape}"
+        try:
+            self.output = op(self.functor)(self.parent.output, *self.args, **self.kwargs)
+        except Exception as error:
+            raise ValueError(f"{where}: {self.functor!r} fails: {error}") from error
+        if not isinstance(self.output.meta, torch.Tensor):
+            raise TypeError(f"{where}: {self.functor!r} must return one tensor, but it returns {type(self.output.meta)}.")
 
     def _calc_shape(self):
         self.shape = self._declared or self.parent.shape

@@ -4,6 +4,7 @@ Their geometry is in ``shape.py``, their sizes are in ``utils/cnncalculator.py``
 """
 from fractions import Fraction
 from math import prod
+from numbers import Real
 
 from elektronn2.neuromancer import computations as C
 from elektronn2.neuromancer.node_basic import Node
@@ -199,6 +200,8 @@ class Pad(Node):
     def __init__(self, parent, pad, value=0.0, name="pad", print_repr=True):
         super().__init__(parent, name, print_repr)
         self.pad = as_tuple(pad, parent.shape.ndim, f"pad of Pad {name!r}", minimum=0)
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"value of Pad {name!r} must be a number, got {value!r}.")
         self.value = float(value)
 
     def _axis_size(self, k, *sizes, mfp=False):

@@ -12,6 +12,7 @@ All three are exact rationals, and every operation has one rule (see docs/geomet
 
 ``padded`` counts the outermost voxels per side whose window reaches into padding of the network.
 """
+import operator
 from fractions import Fraction
 from math import ceil, floor, prod
 
@@ -21,12 +22,28 @@ TAGS = "rbsfzyx"
 SPATIAL = "zyx"
 
 
+def _sizes(shape):
+    """Tuple of positive integers, or None. TypeError for other kinds, ValueError for 0 and below."""
+    try:
+        sizes = tuple(None if n is None else operator.index(n) for n in shape)
+    except TypeError:
+        raise TypeError(f"A shape is a sequence of sizes, each an integer or None, got {shape!r}.") from None
+    if any(n is not None and n < 1 for n in sizes):
+        raise ValueError(f"Sizes must be at least 1, got {sizes}.")
+    return sizes
+
+
 def _fractions(values, n, name):
     if values is None:
         return None
-    result = tuple(v if isinstance(v, Fraction) else Fraction(float(v)).limit_denominator(10**6) for v in values)
+    try:
+        result = tuple(v if isinstance(v, Fraction) else Fraction(float(v)).limit_denominator(10**6) for v in values)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name} must be a finite number per spatial axis, got {values!r}.") from None
     if len(result) != n:
         raise ValueError(f"{name} needs one value per spatial axis ({n}), got {len(result)}.")
+    if name == "strides" and any(v <= 0 for v in result):
+        raise ValueError(f"strides must be positive, got {values!r}.")
     return result
 
 
@@ -54,12 +71,9 @@ class TaggedShape:
 
     def __init__(self, shape, tags, strides=None, mfp_offsets=None, fov=None, offsets=None, padded=None):
         tags = parse_tags(tags)
-        shape = tuple(None if n is None else int(n) for n in shape)
+        shape = _sizes(shape)
         if len(shape) != len(tags):
             raise ValueError(f"Shape {shape} has {len(shape)} axes but tags {','.join(tags)!r} name {len(tags)}.")
-        bad = [n for n in shape if n is not None and n < 0]
-        if bad:
-            raise ValueError(f"Sizes must not be negative, got {shape}.")
         n = sum(t in SPATIAL for t in tags)
         one = (Fraction(1),) * n
         self._shape, self._tags = shape, tags

@@ -65,7 +65,10 @@ class VariableParam:
         Raises ValueError if the shape differs (a single number may fill a scalar parameter only), or if values are NaN or
         infinite.
         """
-        array = np.asarray(value, dtype=self.dtype)
+        try:
+            array = np.asarray(value, dtype=self.dtype)
+        except (TypeError, ValueError):
+            raise ValueError(f"Parameter {self.name!r} takes numbers of shape {self.shape}, got {value!r}.") from None
         if array.shape != self.shape:
             raise ValueError(f"Parameter {self.name!r} has shape {self.shape}, the new value has {array.shape}.")
         with torch.no_grad():

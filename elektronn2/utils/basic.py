@@ -39,6 +39,8 @@ def atomic_write(path):
     at ``path`` stays as it was.
     """
     path = Path(path).expanduser()
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder. Give the name of a file in it.")
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
@@ -120,7 +122,7 @@ def as_float(image):
     >>> as_float(np.array([0, 255], np.uint8))
     array([0., 1.], dtype=float32)
     """
-    if image.dtype in (np.uint8, np.uint16):
+    if image.dtype.newbyteorder("=") in (np.uint8, np.uint16):
         return image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
     if image.dtype.kind == "f":
         return image

@@ -12,19 +12,22 @@ def as_tuple(value, n, name, minimum=1):
 
     Raises ValueError (wrong count or too small) and TypeError (not integers), naming ``name``.
     """
+    many = f" or {n} integers" * (n != 1)
     try:
         values = (operator.index(value),) * n
     except TypeError:
         try:
             values = tuple(operator.index(v) for v in value)
         except TypeError:
-            raise TypeError(f"{name} must be one integer{f' or {n} integers' * (n > 1)}, got {value!r}.") from None
+            raise TypeError(f"{name} must be one integer{many}, got {value!r}.") from None
+    if isinstance(value, bool):
+        raise TypeError(f"{name} must be one integer{many}, got {value!r}.")
     if len(values) != n:
         hint = " Use filter size 1 on an axis that is not to be filtered." if "filter" in name else ""
-        raise ValueError(f"{name} needs {n} values, one per spatial axis, got {len(values)}: "
+        raise ValueError(f"{name} needs {n} value{'s, one per spatial axis' * (n != 1)}, got {len(values)}: "
                          f"{value!r}.{hint}")
     if any(v < minimum for v in values):
-        raise ValueError(f"{name} must be at least {minimum} on every axis, got {value!r}.")
+        raise ValueError(f"{name} must be at least {minimum}{' on every axis' * (n != 1)}, got {value!r}.")
     return values
 
 

@@ -1,0 +1,211 @@
+"""What users may give by mistake: each is an error that says where, what and what to do, and leaves nothing behind."""
+import json
+import re
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+from elektronn2 import neuromancer as nm
+from elektronn2.errors import ModelFileError
+from elektronn2.neuromancer.graphutils import TaggedShape, make_func
+
+QUIET = dict(print_repr=False)
+X = "[(1,b), (2,f), (6,x), (7,y)]"
+
+
+def image(sizes=(6, 7), n_f=2, b=1, tags="b,f,x,y", **kwargs):
+    return nm.Input((b, n_f, *sizes), tags, **QUIET, **kwargs)
+
+
+def vector(**kwargs):
+    return nm.Input((1, 3), "b,x", **QUIET, **kwargs)
+
+
+def foreign():
+    """A node of a model that is not the current one."""
+    current = nm.model_manager.current
+    nm.model_manager.newmodel("foreign")
+    node = image(name="there")
+    nm.model_manager.current = current
+    return node
+
+
+def conv(parent=None, n_f=2, filter_shape=2, **kwargs):
+    return nm.Conv(image() if parent is None else parent, n_f, filter_shape, **QUIET, **kwargs)
+
+
+def net():
+    node = conv(image((6, 6), 1), 2, 3)
+    node.model.designate_nodes(input_node="input", prediction_node=node)
+    return node
+
+
+NODES = {
+    # sizes and axes of sources
+    "float size": (lambda: nm.Input((1, 1, 8.5, 8), "b,f,x,y"), TypeError, "each an integer or None, got (1, 1, 8.5, 8)"),
+    "size 0": (lambda: nm.Input((1, 1, 0, 8), "b,f,x,y"), ValueError, "at least 1, got (1, 1, 0, 8)"),
+    "size as text": (lambda: nm.Input((1, "8"), "b,f"), TypeError, "got (1, '8')"),
+    "one number as shape": (lambda: nm.Input(5, "b"), TypeError, "a sequence of sizes"),
+    "stride 0": (lambda: nm.Input((1, 2, 3), "b,f,x", strides=[0]), ValueError, "strides must be positive, got [0]"),
+    "strides as text": (lambda: nm.Input((1, 2, 3), "b,f,x", strides="a"), ValueError, "strides must be a finite number"),
+    "NaN as offset": (lambda: nm.Input((1, 2, 3), "b,f,x", offsets=[np.nan]), ValueError, "offsets must be a finite"),
+    # features and dtypes of layers
+    "n_f 2.7": (lambda: conv(n_f=2.7), TypeError, "n_f of Conv 'conv' must be one integer, got 2.7"),
+    "n_f 0": (lambda: nm.Perceptron(image(), 0), ValueError, "n_f of Perceptron 'dot' must be at least 1, got 0"),
+    "n_f True": (lambda: nm.UpConv(image(), True, 2), TypeError, "n_f of UpConv 'upconv' must be one integer"),
+    "n_f list": (lambda: conv(n_f=[2, 3]), ValueError, "n_f of Conv 'conv' needs 1 value, got 2"),
+    "open f": (lambda: conv(nm.Input((1, None, 6), "b,f,x")), ValueError, "'conv' must know the number of features; 'i"),
+    "no axis f": (lambda: nm.Perceptron(vector(), 2), ValueError, "'dot' needs an axis f; 'input' is [(1,b), (3,x)]"),
+    "integers before Conv": (lambda: conv(image(dtype="int16")), TypeError, "Conv 'conv' computes with float32, but 'in"),
+    "half precision before Conv": (lambda: conv(image(dtype="float16")), TypeError, "'input' has float16. Make the source"),
+    "double before UpConv": (lambda: nm.UpConv(image(dtype="float64"), 2, 2), TypeError, "UpConv 'upconv' computes with"),
+    # options of layers
+    "dropout as text": (lambda: conv(dropout_rate="a"), TypeError, "dropout_rate of Conv 'conv' must be a number, got 'a'"),
+    "dropout 1": (lambda: conv(dropout_rate=1), ValueError, "dropout_rate of Conv 'conv' must be in [0, 1), got 1"),
+    "list of activations": (lambda: conv(activation_func=["relu"]), TypeError, "by its name, like 'relu', got ['relu']"),
+    "batch_normalisation=True": (lambda: conv(batch_normalisation=True), ValueError, "'conv': batch_normalisation must be"),
+    "filter 2.5": (lambda: conv(filter_shape=2.5), TypeError, "filter_shape of Conv 'conv' must be one integer or 2"),
+    "filter of 3 axes": (lambda: conv(filter_shape=(1, 2, 2)), ValueError, "filter size 1 on an axis that is not"),
+    "filter too large": (lambda: conv(filter_shape=9), ValueError, f"Conv 'conv' after 'input' {X}"),
+    "pool 0": (lambda: nm.Pool(image(), 0), ValueError, "pool_shape of Pool 'pool' must be at least 1 on every axis, got 0"),
+    "odd pooling": (lambda: nm.Pool(image(), 2), ValueError, f"Pool 'pool' after 'input' {X}"),
+    "odd crop": (lambda: nm.AutoMerge(image((6, 6)), image((5, 6)), **QUIET), ValueError, "differ by an odd number"),
+    "crop 1.5": (lambda: nm.Crop(image(), 1.5), TypeError, "crop of Crop 'crop' must be one integer"),
+    "crop too much": (lambda: nm.Crop(image(), 3), ValueError, "Crop 'crop': cannot remove 2 x 3 voxels"),
+    "pad with text": (lambda: nm.Pad(image(), 1, "a"), TypeError, "value of Pad 'pad' must be a number, got 'a'"),
+    "w of another shape": (lambda: conv(w=np.ones((2, 2))), ValueError, "Conv 'conv': argument 'w' must have shape"),
+    "shared w of another shape": (lambda: conv(w=nm.Perceptron(image(), 3, **QUIET).w), ValueError, "shared parameter has"),
+    "a node as w": (lambda: conv(w=image()), ValueError, "argument 'w' must be None, an array, a parameter of another node"),
+    # parents
+    "list as parent": (lambda: conv([image()]), TypeError, "Conv 'conv': its parent must be one node"),
+    "name as parent": (lambda: nm.Pool("conv", 2), TypeError, "Pool 'pool': its parent must be one node, got 'conv'"),
+    "None as parent": (lambda: nm.Crop(None, 2), TypeError, "Crop 'crop': its parent must be one node, got None"),
+    "array to add": (lambda: nm.Add(image(), np.ones(3)), TypeError, "Add 'add': parent 2 of 2 must be a node"),
+    "nothing to join": (lambda: nm.Concat([]), ValueError, "Concat needs a list of nodes, got []"),
+    "array to join": (lambda: nm.Concat([image(), 3]), TypeError, "Concat 'concat': parent 2 of 2 must be a node, got 3"),
+    "other axes to join": (lambda: nm.Concat([image(), vector()]), ValueError, f"'input' has axes {X} but 'input1'"),
+    "other sizes to join": (lambda: nm.Concat([image(), image((5, 7))]), ValueError, "sizes on axis 'x' differ: 'input'"),
+    "axis that is not there": (lambda: nm.Concat([image(), image()], axis="z"), ValueError, "there is no axis 'z'"),
+    "axis 7": (lambda: nm.Concat([image(), image()], axis=7), ValueError, "there is no axis 7; axes are b, f, x, y"),
+    "other features to multiply": (lambda: nm.MultMerge(image(), image(n_f=3)), ValueError, "sizes on axis 'f' differ"),
+    "number to merge": (lambda: nm.AutoMerge(image(), 3), TypeError, "AutoMerge 'merge': its parents must be two nodes"),
+    "node of another model": (lambda: nm.Add(image(), foreign()), ValueError, "'input' of model 'default', 'there' of"),
+    "loss of another model": (lambda: nm.SquaredLoss(image(), foreign()), ValueError, "different models: 'input' of model"),
+    "no losses": (lambda: nm.AggregateLoss([]), ValueError, "parent_nodes is empty"),
+    "like a number": (lambda: nm.Input_like(3), ValueError, "Input_like: ref must be a node or a TaggedShape, got 3"),
+    # names, functions
+    "number as name": (lambda: conv(name=3), TypeError, "The name of a node is a string, got 3"),
+    "unknown argument": (lambda: conv(activation="relu"), TypeError, "unknown argument 'activation'. Did you mean"),
+    "function that fails": (lambda: nm.ApplyFunc(image(), torch.linalg.inv), ValueError, f"'apply' of 'input' {X}"),
+    "function of two results": (lambda: nm.ApplyFunc(image(), torch.sort), TypeError, "must return one tensor"),
+}
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_nodes(name):
+    """Wrong arguments of nodes: the message, and that the model has no node that its error was about."""
+    make, error, message = NODES[name]
+    with pytest.raises(error, match=re.escape(message)):
+        make()
+    model = nm.model_manager.getmodel()
+    assert not [n for n in model.nodes if not n.startswith(("input", "dot")) and f"{n!r}" in message]
+
+
+def test_an_error_names_its_node():
+    """An error whose message does not is given a note that does."""
+    with pytest.raises(TypeError) as caught:
+        nm.Input((1, 1.5), "b,f", name="raw")
+    assert caught.value.__notes__ == ["This was when Input 'raw' was made."]
+
+
+USES = {
+    "volume as text": (lambda: net().predict_dense("file.h5"), TypeError, "can be sliced like one, got str 'file.h5'"),
+    "volume None": (lambda: net().predict_dense(None), TypeError, "got NoneType"),
+    "complex volume": (lambda: net().predict_dense(np.ones((1, 9, 9), complex)), TypeError, "an array of complex128"),
+    "list of integers": (lambda: net().predict_dense([[[1] * 9] * 9]), TypeError, "int64 has no known scale"),
+    "no slices": (lambda: net().predict_dense(np.ones((1, 0, 9, 9))), ValueError, "image of no slices, shape (1, 0, 9, 9)"),
+    "no voxels": (lambda: net().predict_dense(np.ones((1, 0, 9))), ValueError, "The volume has 0 voxels on spatial axis 0"),
+    "no channel axis": (lambda: net().predict_dense(np.ones((9, 9))), ValueError, "still needs its axis: raw[None]"),
+    "channels": (lambda: net().predict_dense(np.ones((2, 9, 9))), ValueError, "needs 1 channels on axis 0"),
+    "folder": (lambda: net().model.save("/"), IsADirectoryError, "/ is a folder. Give the name of a file in it"),
+    "missing folder": (lambda: net().model.save("/no/such/a.mdl"), FileNotFoundError, "Choose another folder"),
+    "one feature name": (lambda: setattr(net(), "feature_names", ["a"]), ValueError, "Node 'conv' with shape"),
+    "number of features": (lambda: setattr(net(), "feature_names", 3), TypeError, "node 'conv' are a list of names, got 3"),
+    "text as weight": (lambda: net().set_param_values(dict(w="a")), ValueError, "'conv_w' takes numbers of shape"),
+    "dropout of a source": (lambda: setattr(net().model, "dropout_rates", dict(input=0.5)), ValueError, "['input']"),
+    "array of text": (lambda: net()("a"), TypeError, "input: values of dtype <U1"),
+    "role of another model": (lambda: net().model.designate_nodes(input_node=foreign()), ValueError, "belongs to another"),
+    "unknown role": (lambda: net().model.designate_nodes(input_node="inputt"), KeyError, "Did you mean 'input'?"),
+    "lists as roles": (lambda: net().model.designate_nodes(prediction_node=["conv"]), ValueError, "is one node, got a list"),
+}
+
+
+@pytest.mark.parametrize("name", USES)
+def test_uses(name):
+    """Wrong arguments of what nodes and models do."""
+    use, error, message = USES[name]
+    with pytest.raises(error, match=re.escape(message)):
+        use()
+
+
+# -- inputs that are fine -------------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", [">u2", ">f4", "tensor", "list", "tuple"])
+def test_volumes_of_other_kinds(kind, rng):
+    """Other byte order, tensors and lists are predicted as the array they hold."""
+    node, raw = net(), rng.random((1, 9, 9)).astype("float32")
+    if kind == ">u2":
+        raw = (60000 * raw).astype("uint16")
+    other = {"tensor": lambda: torch.from_numpy(raw), "list": raw.tolist, "tuple": lambda: tuple(raw.tolist())}
+    given = other[kind]() if kind in other else raw.astype(kind)
+    np.testing.assert_allclose(node.predict_dense(given), node.predict_dense(raw), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["self", "class", "x y", "1", "a/b", "torch", "ünï"])
+def test_any_name(name, tmp_path):
+    """Any text can name a source and a layer, through compiling and files."""
+    x = nm.Input((1, 2), "b,f", name=name, **QUIET)
+    y = nm.Perceptron(x, 3, name=f"{name}-", **QUIET)
+    array = np.ones((1, 2), "float32")
+    x.model.save(tmp_path / "a.mdl")
+    np.testing.assert_array_equal(nm.model.modelload(tmp_path / "a.mdl")[f"{name}-"](array), y(array))
+
+
+# -- functions ------------------------------------------------------------------------------------------
+def test_function_of_two_models():
+    """Sources of two models with the same name."""
+    a, b = foreign(), image(name="there")
+    for inputs, output in (([a.output, b.output], b.output * 2), ([a.output], b.output * 2), ([b.output], a.output)):
+        with pytest.raises(ValueError, match="Input 'there' of the function belongs to another model"):
+            make_func(inputs, output)()
+
+
+# -- classes that are left out --------------------------------------------------------------------------
+LEFT_OUT = ["GenericInput", "SkelGetBatch", "SkelGridUpdate", "SkelLoss", "SkelLossRec", "SkelPrior"]
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_left_out(name, tmp_path):
+    """Names of the tracing code say why they are missing, in the package and in model files."""
+    with pytest.raises(AttributeError, match=f"{name} is left out on purpose"):
+        getattr(nm, name)
+    assert not hasattr(nm, name)
+    image().model.save(tmp_path / "a.mdl")
+    tensors = safetensors.numpy.load_file(tmp_path / "a.mdl")
+    with safetensors.safe_open(str(tmp_path / "a.mdl"), framework="np") as f:
+        description = json.loads(f.metadata()["elektronn2"])
+    description["nodes"][0]["class"] = name
+    safetensors.numpy.save_file(tensors, tmp_path / "b.mdl", {"elektronn2": json.dumps(description)})
+    with pytest.raises(ModelFileError, match=f"node 'input': {name} is left out on purpose"):
+        nm.model.modelload(tmp_path / "b.mdl")
+
+
+def test_unknown_name():
+    with pytest.raises(AttributeError, match="no attribute 'Convv'"):
+        nm.Convv  # noqa: B018
+
+
+def test_shape_is_checked_everywhere():
+    with pytest.raises(ValueError, match="at least 1"):
+        TaggedShape((2, 3), "b,f").updateshape("f", 0)
