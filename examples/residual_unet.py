@@ -1,8 +1,8 @@
 """Barriers between cells by a residual U-Net for thick sections: 0.1 M parameters, field of view 19x75x75.
 
 ``elektronn2-train residual_unet.py`` trains it, on synthetic volumes that are made at first; ``python residual_unet.py``
-builds it, runs it once and draws its graph. Its convolutions keep the size of the patch and see zeros beyond; predictions
-are exact all the same, from tiles of which the border is not used, so tiles should be larger than the patches in training:
+builds it, runs it once and draws its graph. Its convolutions keep the size of the patch, and it normalises each patch by its
+own mean and variance. So tiles should be larger in prediction than in training, at best whole sections:
 ``elektronn2-predict ...-FINAL.mdl raw_2.h5:raw out.h5 --patch 40,200,200``.
 """
 import os
@@ -47,7 +47,7 @@ batch_size = 1
 def create_model():
     raw = nm.Input((None, 1, 8, 96, 96), "b,f,z,x,y", name="raw")
     scores = nm.networks.residual_unet(raw, n_class=2, n_f=(10, 16, 24), filter_shape=[(1, 3, 3), (3, 3, 3), (3, 3, 3)],
-                                       norm="batch")
+                                       norm="instance")
     return nm.networks.classifier(scores)
 
 
