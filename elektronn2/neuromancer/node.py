@@ -181,8 +181,13 @@ class Node(metaclass=NodeType):
         if isinstance(given, (VariableParam, TransposedParam)):
             if given.shape != tuple(shape):
                 raise ValueError(f"{where}: the shared parameter has shape {given.shape}, needed is {tuple(shape)}.")
+            shared = given.param if isinstance(given, TransposedParam) else given
+            if shared.owner is not None and shared.owner.model is not self.model:
+                raise ValueError(f"{where}: the parameter of {shared.owner.name!r} belongs to model "
+                                 f"{shared.owner.model.name!r}, this node to {self.model.name!r}. Pass its value, "
+                                 "param.get_value(): models cannot share weights.")
             setattr(self, name, given)
-            self.shared[name] = given.param if isinstance(given, TransposedParam) else given
+            self.shared[name] = shared
             return given
         constant = False
         if isinstance(given, (list, tuple)) and len(given) == 2 and given[1] in ("const", "trainable"):
@@ -203,6 +208,7 @@ class Node(metaclass=NodeType):
             value = np.full(shape, value) if not value.ndim else value
             param = (ConstantParam(value, full_name, dtype) if constant
                      else VariableWeight(shape, None, value, full_name, apply_train, apply_reg, dtype))
+        param.owner = self
         self.params[name] = param
         setattr(self, name, param)
         return param

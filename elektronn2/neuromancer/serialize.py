@@ -198,6 +198,9 @@ def decode(value, nodes, tensors, allow_functions=False, where=""):
     if len(value) != 1:
         raise ModelFileError(f"{where}: unknown form of an argument: {value!r}.")
     (kind, content), = value.items()
+    name = content if kind == "node" else content[0] if kind in ("param", "transposed") and content else None
+    if isinstance(name, str) and name not in nodes:
+        raise ModelFileError(f"{where}: it refers to node {name!r}, which is not in the file, or later, as in a circle.")
     try:
         if kind == "node":
             return nodes[content]

@@ -32,6 +32,7 @@ class VariableParam:
     """
 
     constant = False
+    owner = None  # the node that it was made for
 
     def __init__(self, value=None, name=None, apply_train=True, apply_reg=True, dtype=None):
         if value is None:

@@ -9,6 +9,7 @@ import torch
 
 from elektronn2 import neuromancer as nm
 from elektronn2.errors import ModelFileError
+from elektronn2.neuromancer import serialize
 from elektronn2.neuromancer.graphutils import TaggedShape, make_func
 
 QUIET = dict(print_repr=False)
@@ -92,6 +93,8 @@ NODES = {
     "other features to multiply": (lambda: nm.MultMerge(image(), image(n_f=3)), ValueError, "sizes on axis 'f' differ"),
     "number to merge": (lambda: nm.AutoMerge(image(), 3), TypeError, "AutoMerge 'merge': its parents must be two nodes"),
     "node of another model": (lambda: nm.Add(image(), foreign()), ValueError, "'input' of model 'default', 'there' of"),
+    "weight of another model": (lambda: conv(image(), w=conv(foreign(), name="far").w), ValueError,
+                                "the parameter of 'far' belongs to model 'foreign', this node to 'default'"),
     "loss of another model": (lambda: nm.SquaredLoss(image(), foreign()), ValueError, "different models: 'input' of model"),
     "no losses": (lambda: nm.AggregateLoss([]), ValueError, "parent_nodes is empty"),
     "like a number": (lambda: nm.Input_like(3), ValueError, "Input_like: ref must be a node or a TaggedShape, got 3"),
@@ -170,6 +173,18 @@ def test_any_name(name, tmp_path):
     array = np.ones((1, 2), "float32")
     x.model.save(tmp_path / "a.mdl")
     np.testing.assert_array_equal(nm.model.modelload(tmp_path / "a.mdl")[f"{name}-"](array), y(array))
+
+
+def test_circle_in_a_file(tmp_path):
+    """A file in which two nodes are each other's parent: nodes cannot be built so, but a file can say it."""
+    net().model.save(tmp_path / "a.mdl")
+    description, tensors = serialize.load(tmp_path / "a.mdl")
+    conv = description["nodes"][-1]
+    conv["arguments"]["parent"] = {"node": conv["name"]}
+    path = tmp_path / "b.mdl"
+    path.write_bytes(safetensors.numpy.save(tensors, metadata={serialize.KEY: json.dumps(description)}))
+    with pytest.raises(ModelFileError, match="Node 'conv': it refers to node 'conv', which is not in the file, or later"):
+        nm.model.modelload(path)
 
 
 # -- functions ------------------------------------------------------------------------------------------
