@@ -213,7 +213,7 @@ def test_damaged_and_foreign_files(damage, message, tmp_path):
 def test_unknown_classes_and_arguments_in_a_file(tmp_path):
     description, tensors = serialize.describe(net())
     for change, message in [(("class", "Convv"), "Unknown node class 'Convv'. Did you mean 'Conv'"),
-                            (("arguments", {"parent": {"node": "nobody"}}), "damaged argument"),
+                            (("arguments", {"parent": {"node": "nobody"}}), "refers to node .nobody., which is not"),
                             (("arguments", {"parent": {"system": "rm"}}), "unknown form")]:
         broken = json.loads(json.dumps(description))
         broken["nodes"][1][change[0]] = change[1]
