@@ -11,9 +11,11 @@ from tqdm import tqdm
 from elektronn2.data import non_geometric_augmentation as nga
 from elektronn2.data.image import BORDER_MODES, fit_border, make_affinities, make_nhood_targets
 from elektronn2.data.io import Volume, check_files, file_pairs, open_dataset, read_ll_mask
+from elektronn2.data.masks import Masked
 from elektronn2.data.sampling import (
     BatchOptions,
     as_channels,
+    as_offsets,
     as_seed,
     as_shares,
     as_triples,
@@ -24,6 +26,7 @@ from elektronn2.data.sampling import (
     check_warp_args,
     generator,
 )
+from elektronn2.data.targets import TargetMaker
 from elektronn2.data.transformations import WarpingOOBError, free_threads, get_warped_slice, xyz2zxy
 from elektronn2.utils.basic import as_float
 from elektronn2.utils.validate import suggest
@@ -42,6 +45,7 @@ class Cube(NamedTuple):
     ll_mask: np.ndarray
     name: str
     labelled: bool  # whether anything is; taken for granted while the labels stay in their file
+    label_offset: tuple | None = None  # the image voxel at which the labels begin; None: they are centred
 
 
 class BatchCreatorImage:
@@ -55,7 +59,7 @@ class BatchCreatorImage:
         If the target has no spatial axes ('img-scalar'), each label data set is one number or vector for its whole image.
     d_path, l_path : folders of images and labels; ``~`` is understood
     d_files, l_files : lists of (file name, name of the data set), in pairs
-        Axes (z, x, y) or (f, z, x, y). Labels are centred in their image. Images are uint8 (divided by 255), uint16 (65535)
+        Axes (z, x, y) or (f, z, x, y). Images are uint8 (divided by 255), uint16 (65535)
         or floating point as it is, best in 0..1. Labels are of any type; negative ones and NaN (which becomes -666) count as
         unlabelled. If a loss takes the target for class ids, they must be whole numbers below its number of classes.
         An optional data set ``ll_mask``, (2, n_classes), beside the labels holds masks for lazy labels.
@@ -68,6 +72,13 @@ class BatchCreatorImage:
     target_discrete_ix : label channels (or one) that must not be interpolated (default: all); [] for probabilities
     h5stream : leave the volumes in the files and read each patch from there
     zxy : False if the axes in the files are ([f,] x, y, z)
+    targets : what is made of the labels in channel 0, which then are ids of objects (0: none, below 0: not labelled): a
+        name, or (name, dict of arguments), or a list of such; see :class:`elektronn2.data.targets.TargetMaker`. They are
+        made of each patch after it was warped, at every voxel: 'barriers', 'affinities', 'shifted', 'signed_distance'
+    label_offset : (z, x, y) of the image voxel at which the labels begin, for all cubes, or a list of such, one per cube
+        (default: None, the labels lie in the middle of their image)
+    m_path, m_files : folder (default: ``l_path``) and list of (file name, name of the data set), or None, one per cube:
+        volumes as large as the labels, which are used only where the mask is not 0
     seed : integer of at least 0; None: one that cannot be foreseen, found in ``seed`` afterwards
 
     Sample k of a seed is always the same, whoever asks, when, and in which thread (:meth:`sample`). Volumes are kept in the
@@ -93,13 +104,14 @@ class BatchCreatorImage:
 
     def __init__(self, input_node, target_node=None, d_path=None, l_path=None, d_files=None, l_files=None, cube_prios=None,
                  valid_cubes=None, border_mode="crop", aniso_factor=2, target_vec_ix=None, target_discrete_ix=None,
-                 h5stream=False, zxy=True, seed=None):
+                 h5stream=False, zxy=True, targets=None, label_offset=None, m_path=None, m_files=None, seed=None):
         given = dict(target_node=target_node is not None, d_path=d_path, l_path=l_path, d_files=d_files, l_files=l_files)
         if missing := [name for name, value in given.items() if not value]:
             raise ValueError(f"BatchCreatorImage needs {', '.join(missing)}.")
         d_pairs, l_pairs = file_pairs("d_files", d_path, d_files), file_pairs("l_files", l_path, l_files)
         if len(d_pairs) != len(l_pairs):
             raise ValueError(f"{len(d_pairs)} image files but {len(l_pairs)} label files: they must form pairs.")
+        m_pairs = mask_pairs(m_path or l_path, m_files, len(d_pairs))
         if border_mode not in BORDER_MODES:
             raise ValueError(f"border_mode must be one of {', '.join(BORDER_MODES)}; got {border_mode!r}."
                              f"{suggest(border_mode, BORDER_MODES)}")
@@ -112,7 +124,10 @@ class BatchCreatorImage:
         self._beyond = {}  # image channel: where and how far its values leave 0..1
         self._next, self._lock, self._warned = {"train": 0, "valid": 0}, threading.Lock(), set()
         self._take_geometry(input_node, target_node)
-        self._read(d_pairs, l_pairs, valid_cubes, cube_prios)
+        self.targets = None if targets is None else TargetMaker(targets, self.ndim, aniso_factor)
+        if self.mode == "img-scalar" and (targets is not None or label_offset is not None or m_files):
+            raise ValueError("targets, label_offset and m_files are for labels with spatial axes.")
+        self._read(d_pairs, l_pairs, m_pairs, as_offsets(label_offset, len(d_pairs)), valid_cubes, cube_prios)
         self._check_channels(target_node.shape)
         self.n_successful_warp = self.n_failed_warp = 0
         logger.info("%s", self)
@@ -144,14 +159,17 @@ class BatchCreatorImage:
         self.n_class = min(classes) if classes and one else None
 
     def _volume_geometry(self):
-        """Patch size, offsets, strides and target size on the axes (z, x, y), also of a 2-D network."""
+        """Patch size, offsets, strides and size of the labels on the axes (z, x, y), also of a 2-D network; the labels with
+        the margin that targets are made with."""
         geometry = [self.patch_size, self.offsets, self.strides, self.target_ps]
         if self.ndim == 2:
             geometry = [(z, *values) for z, values in zip((1, 0, 1, 1), geometry)]
+        if self.targets:
+            geometry[1], geometry[3] = geometry[1] - self.targets.margin[:, 0], geometry[3] + self.targets.margin.sum(1)
         return [tuple(map(int, values)) for values in geometry]
 
-    def _read(self, d_files, l_files, valid_cubes, cube_prios):
-        check_files([path for path, _ in d_files + l_files])
+    def _read(self, d_files, l_files, m_files, label_offsets, valid_cubes, cube_prios):
+        check_files([path for path, _ in filter(None, d_files + l_files + m_files)])
         try:
             valid = {operator.index(i) for i in valid_cubes or ()}
         except TypeError:
@@ -162,9 +180,9 @@ class BatchCreatorImage:
             raise ValueError("All cubes are kept for validation: none is left to train on.")
         self.cube_prios = None if cube_prios is None else as_shares(cube_prios, len(d_files) - len(valid))
         read = self._read_volumes if self.mode == "img-img" else self._read_scalar
-        pairs = enumerate(zip(d_files, l_files))
-        cubes = [read(f"Cube {i} ({d[0].name}, {lab[0].name})", d, lab)
-                 for i, (d, lab) in tqdm(pairs, "Reading", len(d_files), unit="cube", delay=2, leave=False)]
+        files = enumerate(zip(d_files, l_files, m_files, label_offsets))
+        cubes = [read(f"Cube {i} ({d[0].name}:{d[1]}, {lab[0].name}:{lab[1]})", d, lab, *more)
+                 for i, (d, lab, *more) in tqdm(files, "Reading", len(d_files), unit="cube", delay=2, leave=False)]
         counts = [len(c.labels) for c in cubes]
         if len(set(counts)) > 1:
             raise ValueError(f"All cubes must have equally many label channels; they have {counts}, in this order.")
@@ -179,19 +197,21 @@ class BatchCreatorImage:
         self.n_labelled_pixel = int(sum(np.prod(c.labels.shape[1:]) if self.h5stream else np.count_nonzero(c.labels[0] >= 0)
                                         for c in cubes))
 
-    def _read_volumes(self, where, d_file, l_file):
+    def _read_volumes(self, where, d_file, l_file, m_file, label_offset):
         image, labels = (Volume(path, key, self.zxy) for path, key in (d_file, l_file))
         self._check_image(where, image)
         patch, offsets, _, target_ps = self._volume_geometry()
-        check_fit(where, image.shape[1:], labels.shape[1:], patch, offsets, target_ps)
-        mask = read_ll_mask(where, labels)
+        check_fit(where, image.shape[1:], labels.shape[1:], patch, offsets, target_ps, label_offset)
+        ll_mask = read_ll_mask(where, labels)
+        if m_file:
+            labels = Masked(where, labels, Volume(*m_file, self.zxy))
         if self.h5stream:
-            return Cube(image, labels, mask, where, True)
+            return Cube(image, labels, ll_mask, where, True, label_offset)
         image, labels = image.load(), labels.load()
         self._check_values(where, image)
-        return Cube(image, labels, mask, where, self._check_labels(where, labels))
+        return Cube(image, labels, ll_mask, where, self._check_labels(where, labels), label_offset)
 
-    def _read_scalar(self, where, d_file, l_file):
+    def _read_scalar(self, where, d_file, l_file, *_):
         image, label = open_dataset(*d_file)[()], np.atleast_1d(open_dataset(*l_file)[()])
         image = image if self.zxy or self.ndim == 2 else xyz2zxy(image)
         image = image[None] if image.ndim == self.ndim else image
@@ -233,7 +253,8 @@ class BatchCreatorImage:
             if not np.isfinite([low, high]).all():
                 count = image.size - np.count_nonzero(np.isfinite(image))
                 raise ValueError(f"{where}: {count:,} of {image.size:,} values of the image are NaN or infinite, which "
-                                 "would spoil all weights. Replace them, for example raw[~np.isfinite(raw)] = 0.")
+                                 f"would spoil all weights; they lie in {box_of(~np.isfinite(image))}. Replace them, for "
+                                 "example raw[~np.isfinite(raw)] = 0.")
             if low < -1e-3 or high > 1 + 1e-3:
                 self._beyond.setdefault(channel, f"{where}: channel {channel} of the image has values {low:g} to {high:g}")
 
@@ -250,26 +271,43 @@ class BatchCreatorImage:
         Below 0 they are unlabelled, but in targets of real numbers only -666 is.
         """
         whole, kind = self.t_dtype.kind in "iu", f"{self.t_dtype}. Give it dtype='float32'"
+        if self.targets and not self.targets.makes_ids:
+            return self._check_ids(where, labels[0])
         if self.n_class:
             kind = f"class ids, for {self.n_class} classes. Is this the right file? If so, round the labels"
         if labels.dtype.kind == "f":
             labels = np.where(np.isnan(labels), IGNORE, labels)
             if (whole or self.n_class) and np.any(labels != np.floor(labels)):
-                raise ValueError(f"{where}: the labels are no whole numbers, but the target node has {kind}.")
+                raise ValueError(f"{where}: the labels are no whole numbers in {box_of(labels != np.floor(labels))}, but "
+                                 f"the target node has {kind}.")
         low, high = labels.min(), labels.max()
         if self.n_class and high >= self.n_class:
             raise ValueError(f"{where}: labels go up to {high:g}, but the network has {self.n_class} classes (0 to "
-                             f"{self.n_class - 1}). Renumber the labels, for example (lab > 0).astype('int16'), mark what "
-                             "is unlabelled by -1, or give the network more classes. Is this the right file?")
+                             f"{self.n_class - 1}); larger ones lie in {box_of(labels >= self.n_class)}. "
+                             "Renumber the labels, for example (lab > 0).astype('int16'), mark what is unlabelled by -1, or "
+                             "give the network more classes. Is this the right file?")
         limits = np.iinfo(self.t_dtype) if whole else None
         if whole and not (limits.min <= low and high <= limits.max):
+            beyond = box_of((labels < limits.min) | (labels > limits.max))
             raise ValueError(f"{where}: labels of {low} to {high} do not fit into the target's {self.t_dtype} ({limits.min} "
-                             f"to {limits.max}; NaN becomes {IGNORE}). Renumber them, or give the target node another "
-                             "dtype.")
+                             f"to {limits.max}; NaN becomes {IGNORE}); the others lie in {beyond}. Renumber "
+                             "them, or give the target node another dtype.")
         if self.t_dtype == np.float32 and labels.dtype.kind in "iu" and high > 2 ** 24:
             self._warn_once("float32", "%s: labels up to %d lose digits in float32, so that some become equal. Renumber "
                             "them, or give the target node dtype='int32'.", where, high)
         return bool(high >= 0 if whole or self.n_class else low != IGNORE or high != IGNORE)
+
+    def _check_ids(self, where, ids):
+        """Whether labels (z, x, y) are ids of objects, of which targets are made; tells whether any is labelled."""
+        if ids.dtype.kind == "f":
+            wrong = (ids != np.floor(ids)) & ~np.isnan(ids)
+            if wrong.any():
+                raise ValueError(f"{where}: targets are made of ids, but the labels are no whole numbers in "
+                                 f"{box_of(wrong)}. Is this the right file?")
+        elif ids.dtype == np.uint64 and ids.max() >= 2 ** 63:
+            raise ValueError(f"{where}: ids go up to {ids.max()}, in {box_of(ids >= 2 ** 63)}, but targets are made of "
+                             "int64. Renumber them.")
+        return bool(np.any(ids >= 0))
 
     def _check_labelled(self, cubes, valid):
         """Whether there is something to learn from; ll_mask may say something of unlabelled voxels, too."""
@@ -286,13 +324,31 @@ class BatchCreatorImage:
         if self.mode == "img-scalar" and "f" in target.tags and target["f"] != self.t_n_f:
             raise ValueError(f"The labels have {self.t_n_f} values per image, but the target node is {target}.")
         used = [i for triple in self.target_vec_ix or () for i in triple]
-        if bad := [i for i in used + list(self.target_discrete_ix or ()) if i not in range(self.t_n_f)]:
-            raise ValueError(f"target_vec_ix and target_discrete_ix name channels {bad} of labels that have {self.t_n_f}.")
-        interpolated = self.target_discrete_ix is not None and set(self.target_discrete_ix) != set(range(self.t_n_f))
+        if self.targets:
+            self._check_targets(target, used)
+        n_labels = len(self.train_l[0])
+        if bad := [i for i in used + list(self.target_discrete_ix or ()) if i not in range(n_labels)]:
+            raise ValueError(f"target_vec_ix and target_discrete_ix name channels {bad} of labels that have {n_labels}.")
+        interpolated = self.target_discrete_ix is not None and set(self.target_discrete_ix) != set(range(n_labels))
         if (self.t_dtype.kind != "f" or self.n_class) and (used or interpolated):
             kind = "class ids. Name" if self.n_class else f"{self.t_dtype}. Give it dtype='float32', or name"
             raise ValueError(f"Vectors and interpolated labels are no whole numbers, but the target node has {kind} all "
                              "channels in target_discrete_ix.")
+
+    def _check_targets(self, target, vectors):
+        """Whether the target can hold what is made of ids."""
+        if 0 in vectors or (self.target_discrete_ix is not None and 0 not in self.target_discrete_ix):
+            raise ValueError("targets are made of ids in label channel 0: name it in target_discrete_ix, not target_vec_ix.")
+        made = self.targets(np.zeros((self.t_n_f, *self.targets.margin.sum(1) + 1), np.int64))
+        self.t_n_f, steps = len(made), ", ".join(name for name, _ in self.targets.steps)
+        if target["f"] not in (None, self.t_n_f):
+            raise ValueError(f"targets={steps!r} makes {self.t_n_f} channels, but the target node is {target}. Give it "
+                             f"override_f={self.t_n_f}.")
+        if made.dtype.kind == "f" and (self.t_dtype.kind != "f" or self.n_class):
+            raise ValueError(f"targets={steps!r} makes real numbers, but the target node has {self.t_dtype}"
+                             f"{' and is for classes' * bool(self.n_class)}. Give it dtype='float32' and a loss on numbers.")
+        if self.n_class and (self.targets.n_class or 0) > self.n_class:
+            raise ValueError(f"targets={steps!r} makes {self.targets.n_class} classes, but the network has {self.n_class}.")
 
     # -- samples ---------------------------------------------------------------------------------
     def getbatch(self, batch_size=1, source="train", grey_augment_channels=None, warp=False, warp_args=None,
@@ -360,8 +416,12 @@ class BatchCreatorImage:
             raise ValueError(f"grey_augment_channels names channels {bad} of images that have {self.n_f}.")
         if options.warp and (options.warp_args or {}).get("perspective") and self.target_vec_ix:
             raise ValueError("Vectors have no single direction under perspective: leave out target_vec_ix or perspective.")
+        if self.targets and (options.affinities or options.shifted):
+            raise ValueError("affinities and nhood_targets are made of ids, as are the targets of this data set: leave out "
+                             "either.")
         if self.ndim == 2 and (options.affinities or options.shifted):
-            raise NotImplementedError("affinities and nhood_targets are for 3-D networks; this one is 2-D.")
+            raise NotImplementedError("affinities and nhood_targets are for 3-D networks; this one is 2-D. In the data "
+                                      "set's init, targets='affinities' or 'shifted' makes them of sections.")
         if self.mode == "img-scalar" and (options.warp or options.affinities or options.ret_ll_mask or options.shifted
                                           or options.ignore_thresh is not False):
             raise ValueError("warp, affinities, nhood_targets, ret_ll_mask and ignore_thresh are for labels with spatial "
@@ -398,8 +458,7 @@ class BatchCreatorImage:
             image = _spoil(image, options, rng)
         if target.dtype.kind == "f":
             target = np.where(np.isnan(target), IGNORE, target)
-        target = target.astype(self.t_dtype)
-        targets = self._targets(target, options) if self.mode == "img-img" else (target,)
+        targets = self._targets(target, options) if self.mode == "img-img" else (target.astype(self.t_dtype),)
         if self.ndim == 2 and self.mode == "img-img":
             image, targets = image[:, 0], [t[:, 0] for t in targets]
         masks = tuple(cube.ll_mask) if options.ret_ll_mask else ()
@@ -418,7 +477,8 @@ class BatchCreatorImage:
             self._count(warp, True)
             unlabelled = 0
             if options.ignore_thresh is not False and not cube.ll_mask[1].any():
-                unlabelled = 1 - np.mean(patch[1] >= 0)
+                target = self.targets.inner(patch[1]) if self.targets else patch[1]
+                unlabelled = 1 - np.mean(target >= 0)
             if best is None or unlabelled < best[0]:
                 best = unlabelled, (cube, *patch)
             if unlabelled <= options.ignore_thresh:
@@ -435,18 +495,22 @@ class BatchCreatorImage:
 
     def _cut(self, cube, options, rng, warp, flip):
         """Image and target patch of a cube; the target dense where all its voxels are still needed."""
-        return self.warp_cut(cube.image, cube.labels, warp, options.warp_args, rng, flip, options.needs_dense)
+        return self.warp_cut(cube.image, cube.labels, warp, options.warp_args, rng, flip,
+                             options.needs_dense or self.targets is not None, cube.label_offset)
 
-    def warp_cut(self, img, target, warp=False, warp_params=None, rng=None, flip=True, force_dense=False):
+    def warp_cut(self, img, target, warp=False, warp_params=None, rng=None, flip=True, force_dense=False,
+                 label_offset=None):
         """Cut a patch and its target at a random place of a volume, warped or not.
 
-        ``img``, ``target``: arrays (f, z, x, y), the target centred in the image. ``warp``: True, False, or the probability
-        of a warp. ``warp_params``: dict of arguments of :func:`~elektronn2.data.transformations.get_warped_slice`:
-        aniso_factor, sample_aniso, warp_amount, lock_z, no_x_flip, perspective. ``rng``: a numpy Generator (default: an
-        unpredictable one). ``flip``, ``force_dense``: as in :meth:`getbatch`.
+        ``img``, ``target``: arrays (f, z, x, y), the target at voxel ``label_offset`` of the image (None: centred).
+        ``warp``: True, False, or the probability of a warp. ``warp_params``: dict of arguments of
+        :func:`~elektronn2.data.transformations.get_warped_slice`: aniso_factor, sample_aniso, warp_amount, lock_z,
+        no_x_flip, perspective. ``rng``: a numpy Generator (default: an unpredictable one). ``flip``, ``force_dense``: as in
+        :meth:`getbatch`.
 
-        Returns patch (f, z, x, y) float32 and target (f, z, x, y). Raises WarpingOOBError if a warped patch does not fit,
-        TypeError for an unknown name in ``warp_params``, ValueError for an impossible value.
+        Returns patch (f, z, x, y) float32 and target (f, z, x, y), with the margin that ``targets`` need. Raises
+        WarpingOOBError if a warped patch does not fit, TypeError for an unknown name in ``warp_params``, ValueError for an
+        impossible value.
         """
         check_warp_args("warp_params", warp_params)
         rng = np.random.default_rng() if rng is None else rng
@@ -457,14 +521,17 @@ class BatchCreatorImage:
         return get_warped_slice(img, patch, target=target, target_ps=target_ps, target_off=offsets,
                                 target_strides=1 if force_dense else strides, target_vec_ix=self.target_vec_ix,
                                 target_discrete_ix=self.target_discrete_ix, rng=rng, flip=flip, n_threads=free_threads(),
-                                **arguments)
+                                label_offset=label_offset, **arguments)
 
     def _targets(self, target, options):
         """What is trained on, from the labels of a patch (f, z, x, y)."""
+        if self.targets:
+            target = self.targets(target)
+        target = target.astype(self.t_dtype)
         if options.shifted:
             nhood = None if options.nhood_targets is True else options.nhood_targets
             target = make_nhood_targets(target[None], nhood)[0]
-        if options.needs_dense and not options.force_dense:
+        if (options.needs_dense or self.targets) and not options.force_dense:
             target = target[(slice(None), *(slice(None, None, s) for s in self._volume_geometry()[2]))]
         if not options.affinities:
             return (target,)
@@ -494,6 +561,30 @@ class BatchCreatorImage:
     def __repr__(self):
         return (f"{self.t_n_f}-target Data Set with {self.n_f} input channel(s):\n#train cubes: {len(self.train_d)} and "
                 f"#valid cubes: {len(self.valid_d)}, {self.n_labelled_pixel:,} labelled pixels.")
+
+
+def mask_pairs(m_path, m_files, n):
+    """(path, name of the data set) or None, for each of ``n`` cubes."""
+    if m_files is None:
+        return [None] * n
+    try:
+        given = [i for i, pair in enumerate(m_files) if pair is not None]
+    except TypeError:
+        raise ValueError(f"m_files must be a list of (file name, name of the data set), or None; got {m_files!r}.") from None
+    if len(m_files) != n:
+        raise ValueError(f"m_files needs one pair, or None, for each of the {n} cubes, got {len(m_files)}.")
+    pairs = dict(zip(given, file_pairs("m_files", m_path, [m_files[i] for i in given])))
+    return [pairs.get(i) for i in range(n)]
+
+
+def box_of(where):
+    """The box that holds all True elements of an array, in the way it would be indexed.
+
+    >>> box_of(np.array([[0, 0, 0, 0], [0, 1, 0, 1]], bool))
+    '[1:2, 1:4]'
+    """
+    found = [np.flatnonzero(where.any(tuple(k for k in range(where.ndim) if k != axis))) for axis in range(where.ndim)]
+    return f"[{', '.join(f'{f[0]}:{f[-1] + 1}' for f in found)}]"
 
 
 def _turn(image, rng):

@@ -6,8 +6,8 @@ from scipy.sparse.csgraph import connected_components
 
 from elektronn2.utils.validate import suggest
 
-__all__ = ["center_cubes", "fit_border", "grow_seg", "ids2barriers", "make_affinities", "make_nhood_targets",
-           "smearbarriers"]
+__all__ = ["affinity_targets", "center_cubes", "fit_border", "grow_seg", "ids2barriers", "make_affinities",
+           "make_nhood_targets", "smearbarriers"]
 
 BORDER_MODES = ("keep", "crop", "mirror", "0-pad")
 NEIGHBOURS = np.array([(0, 0, 0), (1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1)])  # and the voxel
@@ -85,34 +85,68 @@ def _nhood(nhood):
     return array.astype(int)
 
 
+def affinity_targets(ids, nhood=None):
+    """Affinities as :func:`make_affinities` tells them, and -1 where they are not known: int16 (e, z, x, y).
+
+    ``ids``: (z, x, y), 0: no object, below 0: not labelled. ``nhood``: (e, 3) int, the edges (None: to the next voxel along
+    each axis that is longer than 1). Edges to what is not labelled, or beyond the volume, are -1.
+
+    >>> affinity_targets(np.array([[[5, 5, 0, -1, 7]]]), [(0, 0, 1)])
+    array([[[[ 1,  0, -1, -1, -1]]]], dtype=int16)
+    """
+    ids = np.asarray(ids)
+    nhood = np.eye(3, dtype=int)[np.array(ids.shape) > 1] if nhood is None else _nhood(nhood)
+    affinities = np.full((len(nhood), *ids.shape), -1, np.int16)
+    for shift, edge in zip(nhood, affinities):
+        here, there = _shifted(shift, ids.shape)
+        a, b = ids[here], ids[there]
+        edge[here] = np.where((a < 0) | (b < 0), -1, (a == b) & (a > 0))
+    return affinities
+
+
 def ids2barriers(ids, dilute=(True, True, True), connectivity=(True, True, True), ecs_as_barr=True, smoothen=False):
     """Barriers between objects: int16 (z, x, y), 1 at both voxels of every change of ``ids`` along an axis.
 
     ``connectivity``: the axes (z, x, y) along which changes count. ``dilute``: the axes along which the barrier gets one
     more voxel on each side. ``ecs_as_barr``: True makes id 0 (extracellular space) barrier, too; 'new_class' makes what
     remains of it class 2; False leaves it 0. ``smoothen``: a voxel is barrier if more than 4 of it and its 6 neighbours are.
+    Ids below 0 are not labelled: the result is -1 there, and around them where they could make a barrier.
 
     >>> ids2barriers(np.array([[[1, 1, 1, 2, 2, 2]]]), dilute=(False, False, False))
     array([[[0, 0, 1, 1, 0, 0]]], dtype=int16)
     """
-    if ecs_as_barr not in (True, False, "new_class"):
+    if not any(ecs_as_barr is v for v in (True, False)) and ecs_as_barr != "new_class":
         raise ValueError(f"ecs_as_barr must be True, False or 'new_class', got {ecs_as_barr!r}.")
     ids = np.asarray(ids)
-    barriers = np.zeros(ids.shape, bool)
+    for name, axes in (("dilute", dilute), ("connectivity", connectivity)):
+        if np.shape(axes) != (ids.ndim,):
+            raise ValueError(f"{name} must tell True or False for each of the {ids.ndim} axes, got {axes!r}.")
+    sure, possible, unknown = np.zeros(ids.shape, bool), ids < 0, ids < 0
     for axis in np.flatnonzero(connectivity):
         here, there = _shifted(np.eye(ids.ndim, dtype=int)[axis], ids.shape)
         change = ids[here] != ids[there]
-        barriers[here] |= change
-        barriers[there] |= change
-    for axis in np.flatnonzero(dilute):
-        barriers = ndimage.binary_dilation(barriers, np.ones([3 if k == axis else 1 for k in range(ids.ndim)]))
-    if smoothen:
-        cross = ndimage.generate_binary_structure(ids.ndim, 1)
-        barriers = ndimage.convolve(barriers.astype(np.int16), cross.astype(np.int16), mode="nearest") > 4
-    result = barriers.astype(np.int16)
-    if ecs_as_barr:
-        result[(ids == 0) & ~barriers] = 2 if ecs_as_barr == "new_class" else 1
+        for barriers, counted in ((possible, change), (sure, change & ~unknown[here] & ~unknown[there])):
+            barriers[here] |= counted
+            barriers[there] |= counted
+    sure = _thickened(sure, dilute, smoothen)
+    result = sure.astype(np.int16)
+    if unknown.any():
+        result[_thickened(possible, dilute, smoothen) & ~sure] = -1
+    if ecs_as_barr == "new_class":
+        result[(ids == 0) & (result == 0)] = 2
+    elif ecs_as_barr:
+        result[ids == 0] = 1
+    result[unknown] = -1
     return result
+
+
+def _thickened(barriers, dilute, smoothen):
+    for axis in np.flatnonzero(dilute):
+        barriers = ndimage.binary_dilation(barriers, np.ones([3 if k == axis else 1 for k in range(barriers.ndim)]))
+    if smoothen:
+        cross = ndimage.generate_binary_structure(barriers.ndim, 1)
+        barriers = ndimage.convolve(barriers.astype(np.int16), cross.astype(np.int16), mode="nearest") > 4
+    return barriers
 
 
 def smearbarriers(barriers, kernel=None):

@@ -28,24 +28,27 @@ def generator(seed, index):
     return np.random.Generator(np.random.Philox(key=[seed, index]))
 
 
-def check_fit(where, image_shape, label_shape, patch_size, offsets, target_ps):
+def check_fit(where, image_shape, label_shape, patch_size, offsets, target_ps, label_offset=None):
     """Raise ValueError, beginning with ``where`` and the axis, unless patches can be cut; note what is never used.
 
-    All are (z, x, y). Labels are centred in the image, the target of a patch begins at voxel ``offsets`` of it and is
-    ``target_ps`` long. Returns the number of positions on each axis.
+    All are (z, x, y). Labels begin at voxel ``label_offset`` of the image (None: they are centred), the target of a patch
+    begins at voxel ``offsets`` of it and is ``target_ps`` long. Returns the number of positions on each axis.
 
     >>> check_fit("Cube 0", (12, 30, 30), (8, 20, 20), (5, 13, 13), (1, 4, 4), (3, 5, 5))
     [6, 16, 16]
     """
     positions, few, unused = [], [], []
-    for axis, n, m, patch, offset, target in zip("zxy", image_shape, label_shape, patch_size, offsets, target_ps):
-        start, before, after = f"{where}, axis {axis}:", (n - m) // 2, patch - target - offset
-        if m > n:
+    begins = [None] * 3 if label_offset is None else label_offset
+    axes = zip("zxy", image_shape, label_shape, patch_size, offsets, target_ps, begins)
+    for axis, n, m, patch, offset, target, before in axes:
+        start, after = f"{where}, axis {axis}:", patch - target - offset
+        if before is None and m > n:
             raise ValueError(f"{start} the labels ({m}) are longer than the image ({n}). Are files or axes mixed up? "
                              "zxy=False is for files with axes x, y, z.")
-        if (n - m) % 2:
+        if before is None and (n - m) % 2:
             raise ValueError(f"{start} the labels ({m}) cannot be centred in the image ({n}), because the difference is "
-                             "odd. Cut off one plane of one of them.")
+                             "odd. Cut off one plane of one of them, or say by label_offset where they begin.")
+        before = (n - m) // 2 if before is None else before
         if patch > n:
             raise ValueError(f"{start} the patch ({patch}) is larger than the image ({n}). Use a smaller input shape or a "
                              "larger cube.")
@@ -55,7 +58,7 @@ def check_fit(where, image_shape, label_shape, patch_size, offsets, target_ps):
                              f"to {offset + target - 1} of the patch) in the labels ({m}, from image voxel {before} on). "
                              "Use a smaller input shape, label more, or leave out the cube.")
         positions.append(high - low + 1)
-        lost = max(0, offset - before), max(0, after - before)
+        lost = max(0, offset - before), max(0, after - (n - m - before))
         if any(lost):
             unused.append(f"axis {axis}: {lost[0]} + {lost[1]} of {m}")
         if positions[-1] < 10 and n >= 20:
@@ -190,6 +193,25 @@ def as_seed(seed):
     if not 0 <= number < 2 ** 64:
         raise ValueError(f"seed must be at least 0, and below 2**64, got {seed}.")
     return number
+
+
+def as_offsets(label_offset, n):
+    """One (z, x, y), or None for centred labels, for each of ``n`` cubes, from one for all or a list of them.
+
+    >>> as_offsets((2, 0, 0), 2), as_offsets([None, (0, 4, 4)], 2)
+    ([(2, 0, 0), (2, 0, 0)], [None, (0, 4, 4)])
+    """
+    try:
+        given = None if label_offset is None else list(label_offset)
+        same = given is None or not any(v is None or np.iterable(v) for v in given)
+        offsets = [given] * n if same else given
+        offsets = [None if v is None else tuple(operator.index(i) for i in v) for v in offsets]
+        if len(offsets) == n and all(v is None or len(v) == 3 for v in offsets):
+            return offsets
+    except TypeError:
+        pass
+    raise ValueError(f"label_offset must be three integers (z, x, y), or a list of such (None: centred), one per cube "
+                     f"({n}); got {label_offset!r}.")
 
 
 def as_triples(target_vec_ix):

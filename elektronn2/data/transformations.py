@@ -152,7 +152,7 @@ def get_random_warpmat(lock_z=False, perspective=False, amount=1.0, rng=None):
 # -- patches ---------------------------------------------------------------------------------------------
 def get_warped_slice(img, ps, aniso_factor=2, sample_aniso=True, warp_amount=1.0, lock_z=True, no_x_flip=False,
                      perspective=False, target=None, target_ps=None, target_vec_ix=None, target_discrete_ix=None, rng=None,
-                     flip=True, target_off=None, target_strides=1, n_threads=1):
+                     flip=True, target_off=None, target_strides=1, n_threads=1, label_offset=None, facts=None):
     """A patch at a random position, randomly turned, reflected, sheared, stretched, and its target: (image, target).
 
     M = T(centre) S_dest R W F P S_src T(-position), where S_src stretches z by ``aniso_factor`` (the length of a voxel in z
@@ -163,8 +163,9 @@ def get_warped_slice(img, ps, aniso_factor=2, sample_aniso=True, warp_amount=1.0
     exchange of axes, ``flip=False`` all reflections and exchanges. The position is drawn from those where patch and target
     lie inside, on the grid of the image.
 
-    ``img``, ``target``, ``ps``, ``target_...``, ``n_threads`` and the results are as in :func:`warp_slice`. ``rng``:
-    np.random.Generator (None: a new one). Raises WarpingOOBError if the warped patch, or its target, fits nowhere.
+    ``img``, ``target``, ``ps``, ``target_...``, ``label_offset``, ``n_threads`` and the results are as in
+    :func:`warp_slice`. ``rng``: np.random.Generator (None: a new one). ``facts``: a dict that gets 'matrix', M as it was
+    drawn. Raises WarpingOOBError if the warped patch, or its target, fits nowhere.
 
     >>> cube = np.random.default_rng(0).integers(0, 255, (1, 20, 60, 60), dtype=np.uint8)
     >>> image, target = get_warped_slice(cube, (5, 21, 21), target=cube, target_ps=(3, 15, 15))
@@ -187,22 +188,25 @@ def get_warped_slice(img, ps, aniso_factor=2, sample_aniso=True, warp_amount=1.0
     matrix = chain_matrices(matrices)
     grids = [_Grid(img, img, ps, (0, 0, 0), ps, 1)]
     if target is not None:
-        grids.append(_Grid(img, target, ps, target_off, target_ps, target_strides))
+        grids.append(_Grid(img, target, ps, target_off, target_ps, target_strides, label_offset))
     matrix = matrix @ translate(*-_draw_position(matrix, grids, rng))
+    if facts is not None:
+        facts["matrix"] = matrix
     return warp_slice(img, ps, matrix, target, target_ps, target_vec_ix, target_discrete_ix, target_off, target_strides,
-                      n_threads)
+                      n_threads, label_offset)
 
 
 def warp_slice(img, ps, M, target=None, target_ps=None, target_vec_ix=None, target_discrete_ix=None, target_off=None,
-               target_strides=1, n_threads=1):
+               target_strides=1, n_threads=1, label_offset=None):
     """The patch that matrix ``M`` makes of an image, and that of its target: (image, target or None).
 
     ``img``: (f, z, x, y), an array or an h5 data set, of uint8 or uint16 (then divided by 255 or 65535) or floating point.
-    ``ps``: shape (z, x, y) of the patch. ``target``: labels (f, z, x, y), centred in the image, with an even difference of
-    shapes; ``target_ps``: shape of their patch before striding; ``target_off``: where it begins in the patch (None: it is
-    centred); ``target_strides``: take only every so manieth voxel. Channels of the target in ``target_discrete_ix`` (None:
-    all) are taken from the nearest voxel (halves to the even one), others are interpolated linearly, as is the image.
-    ``target_vec_ix``: triples of channels that are vectors (z, x, y) and turned by M. ``n_threads``: to be used at once.
+    ``ps``: shape (z, x, y) of the patch. ``target``: labels (f, z, x, y), the first of which lies at image voxel
+    ``label_offset`` (None: they are centred in the image, with an even difference of shapes); ``target_ps``: shape of their
+    patch before striding; ``target_off``: where it begins in the patch (None: it is centred); ``target_strides``: take only
+    every so manieth voxel. Channels of the target in ``target_discrete_ix`` (None: all) are taken from the nearest voxel
+    (halves to the even one), others are interpolated linearly, as is the image. ``target_vec_ix``: triples of channels that
+    are vectors (z, x, y) and turned by M. ``n_threads``: to be used at once.
 
     Returns the image (f, *ps), float32, and the target in its own dtype if all its channels are discrete, else float32.
     Raises WarpingOOBError if the patch reaches out of the image or the labels, and ValueError for vectors in perspective.
@@ -224,7 +228,7 @@ def warp_slice(img, ps, M, target=None, target_ps=None, target_vec_ix=None, targ
             nearest[:] = False
             nearest[list(target_discrete_ix)] = True
         exact = nearest.all() and not target_vec_ix
-        grid = _Grid(img, target, ps, target_off, target_ps, target_strides)
+        grid = _Grid(img, target, ps, target_off, target_ps, target_strides, label_offset)
         pulls.append(_Pull(target, inverse, grid, nearest, _plain(target.dtype) if exact else np.float32))
     _run(pulls, n_threads)
     if target is None:
@@ -239,13 +243,14 @@ class _Grid:
     """Where a patch is sampled: ``shape`` points from ``origin`` in steps of ``step`` (patch voxels), of a source whose
     voxel 0 is voxel ``surplus`` of the image."""
 
-    def __init__(self, img, source, ps, origin, extent, step):
+    def __init__(self, img, source, ps, origin, extent, step, surplus=None):
         self.name = "image" if source is img else "target"
         difference = np.subtract(img.shape[1:], source.shape[1:])
-        if np.any(difference % 2) or np.any(difference < 0):
+        if surplus is None and (np.any(difference % 2) or np.any(difference < 0)):
             raise ValueError(f"Target {tuple(source.shape)} cannot be centred in image {tuple(img.shape)}: on each spatial "
-                             "axis the image must be longer by an even number, or 0.")
-        self.surplus, self.size = difference // 2, np.array(source.shape[1:])
+                             "axis the image must be longer by an even number, or 0. Or give label_offset.")
+        self.surplus = difference // 2 if surplus is None else np.array(surplus)
+        self.size = np.array(source.shape[1:])
         extent = as_tuple(extent, 3, "target_ps")
         self.step = np.array(as_tuple(step, 3, "target_strides"))
         if origin is None:
