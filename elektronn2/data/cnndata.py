@@ -9,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from elektronn2.data import non_geometric_augmentation as nga
+from elektronn2.data.augmentations import augment, check_augmentations
 from elektronn2.data.image import BORDER_MODES, fit_border, make_affinities, make_nhood_targets
 from elektronn2.data.io import Volume, check_files, file_pairs, open_dataset, read_ll_mask
 from elektronn2.data.masks import Masked
@@ -260,10 +261,11 @@ class BatchCreatorImage:
 
     def _note_clipping(self, options):
         """Warn once if grey values outside of 0..1 are lost."""
-        clipped = range(self.n_f) if options.nga_blur_noise_probability else options.grey_augment_channels or ()
+        everything = options.nga_blur_noise_probability or options.augmentations
+        clipped = range(self.n_f) if everything else options.grey_augment_channels or ()
         if found := [self._beyond[c] for c in clipped if c in self._beyond]:
-            self._warn_once("clipping", "%s, but grey_augment_channels and nga_blur_noise_probability clip to 0..1. Scale "
-                            "the image first: divide values of 0 to 255 by 255.", found[0])
+            self._warn_once("clipping", "%s, but grey_augment_channels, nga_blur_noise_probability and augmentations "
+                            "clip to 0..1. Scale the image first: divide values of 0 to 255 by 255.", found[0])
 
     def _check_labels(self, where, labels):
         """Whether the target can hold the labels, and they are classes if it needs such; tells whether any is labelled.
@@ -355,7 +357,7 @@ class BatchCreatorImage:
                  ignore_thresh=False, force_dense=False, affinities=False, nhood_targets=False, ret_ll_mask=False,
                  nga_blur_noise_probability=False, blurry_blobs_probability=False, blurry_blobs_args=None,
                  noisy_random_erasing_probability=0, noisy_random_erasing_args=None, uniform_random_erasing_probability=0,
-                 uniform_random_erasing_args=None, flip=True, augment_valid=False, **unknown):
+                 uniform_random_erasing_args=None, flip=True, augment_valid=False, augmentations=None, **unknown):
         """The next batch: a tuple of images (b, f, [z,] x, y) float32, targets (b, f, [z,] x, y), and what is asked for.
 
         Parameters
@@ -380,6 +382,10 @@ class BatchCreatorImage:
         flip : reflect axes and exchange them (x and y; with ``lock_z=False`` all), with or without warping
         augment_valid : warp and flip samples for validation, too. By default they are neither, so that they tell how
             well the network does on data as they are. Grey values of validation are never changed.
+        augmentations : further changes of grey values, applied last and in this order: a dict, or a list of pairs, of names
+            and dicts of arguments, with the ``probability`` (default 1) that a sample is changed; for example
+            ``[('missing_sections', dict(section_probability=0.05)), ('gaussian_noise', dict(probability=0.5))]``. All
+            are in :data:`elektronn2.data.augmentations.AUGMENTATIONS`. They clip to 0..1.
 
         Raises TypeError for unknown and ValueError for impossible arguments before any work, with ``h5stream`` also
         ValueError for a patch with NaN or infinity, or with labels that do not fit the target.
@@ -414,6 +420,7 @@ class BatchCreatorImage:
         options = BatchOptions(**given)
         if bad := [c for c in options.grey_augment_channels or () if c not in range(self.n_f)]:
             raise ValueError(f"grey_augment_channels names channels {bad} of images that have {self.n_f}.")
+        check_augmentations(options.augmentations or (), (self.n_f, *[8] * self.ndim))
         if options.warp and (options.warp_args or {}).get("perspective") and self.target_vec_ix:
             raise ValueError("Vectors have no single direction under perspective: leave out target_vec_ix or perspective.")
         if self.targets and (options.affinities or options.shifted):
@@ -602,4 +609,4 @@ def _spoil(image, options, rng):
     for name in ("blurry_blobs", "uniform_random_erasing", "noisy_random_erasing"):
         if rng.random() < getattr(options, f"{name}_probability"):
             image = getattr(nga, name)(image, **(getattr(options, f"{name}_args") or {}), rng=rng)
-    return image
+    return augment(image, options.augmentations or (), rng)

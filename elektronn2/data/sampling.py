@@ -1,5 +1,4 @@
 """What samples depend on: random numbers of seed and index alone, the positions that a cube offers, and the options."""
-import inspect
 import logging
 import operator
 import secrets
@@ -8,6 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from elektronn2.data import non_geometric_augmentation as nga
+from elektronn2.data.augmentations import argument_names, check_augmentations
 from elektronn2.utils.validate import suggest
 
 logger = logging.getLogger("elektronn2log")
@@ -97,16 +97,17 @@ class BatchOptions:
     uniform_random_erasing_args: dict | None = None
     flip: bool = True
     augment_valid: bool = False
+    augmentations: list | dict | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "grey_augment_channels", as_channels("grey_augment_channels", self.grey_augment_channels))
         check_switches(vars(self))
         check_warp_args("warp_args", self.warp_args)
         for name in ("blurry_blobs", "noisy_random_erasing", "uniform_random_erasing"):
-            known = inspect.signature(getattr(nga, name)).parameters
             arguments = getattr(self, f"{name}_args")
-            check_names(f"{name}_args", arguments, [k for k in known if k not in ("data", "data_overwrite", "rng")])
+            check_names(f"{name}_args", arguments, argument_names(getattr(nga, name)))
             nga.check_blobs(**(arguments or {}))
+        check_augmentations(self.augmentations or ())
         for name in ("warp", "ignore_thresh", *(f.name for f in fields(self) if f.name.endswith("_probability"))):
             value = getattr(self, name)
             if not isinstance(value, (bool, int, float, np.number)) or not 0 <= value <= 1:

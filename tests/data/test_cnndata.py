@@ -669,3 +669,22 @@ def test_a_patch_can_be_cut_by_hand(plain):
     assert np.array_equal(dense[:, :, ::2, ::2], target)
     with pytest.raises(TypeError, match="Did you mean 'warp_amount'"):
         data.warp_cut(raw, labels, True, dict(warp_amuont=1))
+
+
+# -- augmentations by name -------------------------------------------------------------------------------
+def test_augmentations_are_applied_last_and_only_to_training(plain):
+    x, target = nodes()
+    data = BatchCreatorImage(x, target, seed=5, valid_cubes=[2], **plain)
+    wanted = {"missing_sections": dict(section_probability=0.5, value=(0.5, 0.5))}
+    lost = []
+    for k in range(8):
+        (before, label), (after, same) = data.sample(k), data.sample(k, augmentations=wanted)
+        assert np.array_equal(label, same)
+        lost.append(np.all(after == 0.5, axis=(0, 2, 3)))
+        assert np.array_equal(before[:, ~lost[-1]], after[:, ~lost[-1]])
+        assert np.array_equal(data.sample(k, "valid")[0], data.sample(k, "valid", augmentations=wanted)[0])
+    assert 0.2 < np.mean(lost) < 0.8
+    with pytest.raises(TypeError, match="there is no 'blob'"):
+        data.getbatch(augmentations=[("blob", {})])
+    with pytest.raises(ValueError, match="channels names .1., but the image has 1"):
+        data.getbatch(augmentations={"grey_augment": dict(channels=[1])})
