@@ -1,0 +1,87 @@
+"""TIFF and BigTIFF: stacks in one file, or files of one section each (tifffile)."""
+import glob
+from pathlib import Path
+
+from elektronn2.data.volumes.extras import need
+from elektronn2.data.volumes.volume import Stored
+
+NANOMETRES = {"nm": 1, "um": 1e3, "µm": 1e3, "micron": 1e3, "\\u00B5m": 1e3, "mm": 1e6, "cm": 1e7}
+
+
+def find(pattern):
+    """The files that a pattern with *, ?, [] names, in natural order: 9 before 10."""
+    return need("tifffile", "volumes").natural_sorted(glob.glob(pattern)) if glob.has_magic(pattern) else []
+
+
+def open_stored(path, key=None):
+    """The first series of a TIFF file, or the files that a pattern or folder names, one section each, along z.
+
+    OSError for what is no TIFF, ValueError for sections of different sizes.
+    """
+    tifffile, zarr = need("tifffile", "volumes"), need("zarr", "volumes")
+    if key:
+        raise KeyError(f"{path} has no data sets by name: leave out ':{key}'.")
+    files = find(path)
+    if not files and Path(path).is_dir():
+        files = find(f"{glob.escape(path)}/*.tif*")
+        if not files:
+            raise FileNotFoundError(f"There are no TIFF files in {path}.")
+    first = files[0] if files else path
+    try:
+        with tifffile.TiffFile(first) as tif:
+            series = tif.series[0]
+            axes, shape, voxel_size = letters(series.axes), series.shape, voxel_size_of(tif)
+        if not files:
+            file = tifffile.TiffFile(path)
+            store, close = file.series[0].aszarr(), file.close
+        else:
+            if len(shape) != 2:
+                raise ValueError(f"{first} has shape {shape}, but files of a stack have one section each.")
+            store, close, axes = tifffile.TiffSequence(files).aszarr(), None, "zyx"
+    except (tifffile.TiffFileError, IndexError) as error:
+        raise OSError(f"{first} cannot be read as TIFF: {error}.") from None
+    array = zarr.open_array(store, mode="r")
+    return Stored(_Stack(array, files) if files else array, axes, voxel_size, array.chunks, close=close)
+
+
+class _Stack:
+    """Files of one section each; a section of another size or dtype is an error that names the file."""
+
+    def __init__(self, array, files):
+        self.array, self.files, self.shape, self.dtype = array, files, array.shape, array.dtype
+
+    def __getitem__(self, box):
+        try:
+            return self.array[box]
+        except Exception as error:
+            names = ", ".join(Path(f).name for f in self.files[box[0]])
+            raise OSError(f"{error} (in one of {names})") from error
+
+
+def letters(axes):
+    """Axes of tifffile in ours: 'ZYX' -> 'zyx'. What it cannot name is z, samples are channels."""
+    names = {"S": "f", "C": "f", "Q": "z", "I": "z"}
+    axes = "".join(names.get(a, a.lower()) for a in axes)
+    return axes if len(set(axes)) == len(axes) else None
+
+
+def voxel_size_of(tif):
+    """Voxel size in nm by letter from OME or ImageJ metadata, as far as it is there."""
+    if tif.is_ome:
+        pixels = _ome_pixels(tif)
+        found = {a: pixels.get(f"PhysicalSize{a.upper()}") for a in "xyz"}
+        units = {a: NANOMETRES.get(pixels.get(f"PhysicalSize{a.upper()}Unit", "µm")) for a in "xyz"}
+        return {a: float(n) * units[a] for a, n in found.items() if n is not None and units[a]}
+    ij, tags = tif.imagej_metadata or {}, tif.pages[0].tags
+    unit = NANOMETRES.get(ij.get("unit"))
+    if not unit or "XResolution" not in tags:
+        return None
+    found = {a: (lambda n, d: d / n if n else None)(*tags[f"{a.upper()}Resolution"].value) for a in "xy"}
+    found["z"] = ij.get("spacing")
+    return {a: n * unit for a, n in found.items() if n}
+
+
+def _ome_pixels(tif):
+    """The attributes of the image that OME-XML describes first."""
+    import xml.etree.ElementTree as tree
+    return next((e.attrib for e in tree.fromstring(tif.ome_metadata).iter() if e.tag.endswith("Pixels")), {})

@@ -1,0 +1,99 @@
+"""Zarr v2 and v3, with shards, and OME-Zarr 0.4 and 0.5 (zarr)."""
+from elektronn2.data.volumes.extras import need
+from elektronn2.data.volumes.volume import Stored
+
+NANOMETRES = {"nanometer": 1, "micrometer": 1e3, "millimeter": 1e6, "meter": 1e9, "angstrom": 0.1, "picometer": 1e-3,
+              "nm": 1, "um": 1e3, "µm": 1e3, "mm": 1e6, "m": 1e9, "pm": 1e-3}
+
+
+def open_stored(path, key=None):
+    """The array ``key`` of a Zarr folder or URL, or the first, finest one of an OME-Zarr group.
+
+    KeyError listing what there is, if it is neither.
+    """
+    zarr = need("zarr", "zarr")
+    if "://" in path:
+        need({"s3": "s3fs", "gs": "gcsfs"}.get(path.split(":")[0], "aiohttp"), "remote")
+    key = (key or "").strip("/")
+    place = f"{path.rstrip('/')}/{key}" if key else path
+    try:
+        found = zarr.open(place, mode="r")
+        if isinstance(found, zarr.Group):
+            image = multiscale(found.attrs)
+            if not image or not image.get("datasets"):
+                raise _no_array(zarr, path, key)
+            name = image["datasets"][0]["path"]
+            found = found[name]
+        else:
+            parent, _, name = key.rpartition("/")
+            group = _group(zarr, f"{path}/{parent}" if parent else path) if key else None
+            image = multiscale(group.attrs) if group is not None else None
+        axes, voxel_size = describe(image, name) if image else (None, None)
+    except FileNotFoundError as error:
+        raise _no_array(zarr, path, key) or FileNotFoundError(f"{place} cannot be read as Zarr: {error}.") from None
+    except (NoArray, MemoryError):
+        raise
+    except Exception as error:  # of metadata, or of the many libraries for URLs
+        raise OSError(f"{place} cannot be read as Zarr: {type(error).__name__}: {error}.") from error
+    if axes is None or len(axes) != found.ndim:
+        axes, voxel_size = _names(found), None
+    return Stored(found, axes, voxel_size, found.chunks)
+
+
+class NoArray(KeyError):
+    """There is Zarr, but no such array."""
+
+
+def multiscale(attributes):
+    """The first image that OME-Zarr attributes describe (0.5 under 'ome', 0.4 not), or None."""
+    images = attributes.get("ome", attributes).get("multiscales")
+    return images[0] if images else None
+
+
+def describe(image, name):
+    """(axes, voxel size in nm by letter) of a level of an OME-Zarr image; (None, None) if it is not one of it."""
+    levels = [d for d in image.get("datasets", ()) if d.get("path") == name]
+    axes = image.get("axes")
+    if not levels or not axes:
+        return None, None
+    letters = letters_of(a["name"] if isinstance(a, dict) else a for a in axes)
+    scale = [1.0] * len(axes)
+    for t in [*levels[0].get("coordinateTransformations", ()), *image.get("coordinateTransformations", ())]:
+        if t.get("type") == "scale":
+            scale = [s * float(f) for s, f in zip(scale, t["scale"])]
+    units = [NANOMETRES.get(a.get("unit")) if isinstance(a, dict) else None for a in axes]
+    return letters, {a: s * u for a, s, u in zip(letters or "", scale, units) if u}
+
+
+def letters_of(names):
+    """'fzyx' from ['c', 'z', 'y', 'x'] or ['channel', ...]; None if these are no single letters."""
+    names = ["f" if n in ("c", "channel") else n for n in names]
+    return "".join(names) if all(isinstance(n, str) and len(n) == 1 for n in names) else None
+
+
+def _names(array):
+    """Axes from the names of dimensions (v3) or the attribute of xarray (v2)."""
+    names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+    letters = letters_of(names) if names else None
+    return letters if letters and len(letters) == array.ndim and set("xy") <= set(letters) else None
+
+
+def _group(zarr, path):
+    try:
+        return zarr.open_group(path, mode="r")
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
+
+
+def _no_array(zarr, path, key):
+    """The error for a path that names no array; None if there is no Zarr at all."""
+    group = _group(zarr, path)
+    if group is None:
+        return None
+    try:
+        available = sorted(name for name, member in group.members(max_depth=4) if isinstance(member, zarr.Array))
+    except (ValueError, TypeError, OSError):  # stores that cannot be listed, as those of http
+        available = "not to be listed"
+    what = f"no array {key!r}" if key else "no single array"
+    hint = f"; name one, as in {path}/{available[0]}" if available and isinstance(available, list) else ""
+    return NoArray(f"{path} has {what}; available: {available}{hint}.")
