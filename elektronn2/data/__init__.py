@@ -8,9 +8,10 @@ import importlib
 
 from elektronn2.utils.validate import suggest
 
-__all__ = ["BatchCreatorImage", "Data", "MNISTData"]
+__all__ = ["BatchCreatorImage", "Data", "KnossosArray", "KnossosArrayMulti", "MNISTData", "Volume", "open_volume"]
 
-_MODULES = {"BatchCreatorImage": "cnndata", "Data": "traindata", "MNISTData": "traindata"}
+_MODULES = {"BatchCreatorImage": "cnndata", "Data": "traindata", "MNISTData": "traindata", "Volume": "volumes",
+            "open_volume": "volumes", "KnossosArray": "volumes", "KnossosArrayMulti": "volumes"}
 
 
 def __getattr__(name):

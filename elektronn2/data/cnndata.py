@@ -1,5 +1,6 @@
-"""Training samples: patches of image volumes in h5 files, warped and augmented, with the targets that belong to them."""
+"""Training samples: patches of image volumes, warped and augmented, with the targets that belong to them."""
 import logging
+import numbers
 import operator
 import threading
 from dataclasses import fields, replace
@@ -11,7 +12,7 @@ from tqdm import tqdm
 from elektronn2.data import non_geometric_augmentation as nga
 from elektronn2.data.augmentations import augment, check_augmentations
 from elektronn2.data.image import BORDER_MODES, fit_border, make_affinities, make_nhood_targets
-from elektronn2.data.io import Volume, check_files, file_pairs, open_dataset, read_ll_mask
+from elektronn2.data.io import check_files, file_list, title
 from elektronn2.data.masks import Masked
 from elektronn2.data.sampling import (
     BatchOptions,
@@ -26,9 +27,13 @@ from elektronn2.data.sampling import (
     check_switches,
     check_warp_args,
     generator,
+    memory_of_machine,
 )
 from elektronn2.data.targets import TargetMaker
-from elektronn2.data.transformations import WarpingOOBError, free_threads, get_warped_slice, xyz2zxy
+from elektronn2.data.transformations import WarpingOOBError, free_threads, get_warped_slice
+from elektronn2.data.volumes import open_volume
+from elektronn2.data.volumes.h5 import ll_masks
+from elektronn2.data.volumes.opening import open_stored
 from elektronn2.utils.basic import as_float
 from elektronn2.utils.validate import suggest
 
@@ -50,7 +55,7 @@ class Cube(NamedTuple):
 
 
 class BatchCreatorImage:
-    """Random patches, with their targets, of image volumes and labels in h5 files.
+    """Random patches, with their targets, of image volumes and labels.
 
     Parameters
     ----------
@@ -59,7 +64,9 @@ class BatchCreatorImage:
         say, and gets its dtype. A 2-D network gets sections of constant z of 3-D volumes.
         If the target has no spatial axes ('img-scalar'), each label data set is one number or vector for its whole image.
     d_path, l_path : folders of images and labels; ``~`` is understood
-    d_files, l_files : lists of (file name, name of the data set), in pairs
+    d_files, l_files : lists of (file name, name of the data set), in pairs; instead of a file of these two, also an address
+        of any format, as ``'em.zarr/0'`` or ``'precomputed://https://host/em'`` (see
+        :func:`~elektronn2.data.volumes.open_volume`), or an array. Without d_path or l_path, give whole paths.
         Axes (z, x, y) or (f, z, x, y). Images are uint8 (divided by 255), uint16 (65535)
         or floating point as it is, best in 0..1. Labels are of any type; negative ones and NaN (which becomes -666) count as
         unlabelled. If a loss takes the target for class ids, they must be whole numbers below its number of classes.
@@ -71,8 +78,9 @@ class BatchCreatorImage:
     aniso_factor : length of a voxel in z over that in x and y; 1 for isotropic data
     target_vec_ix : triples (or one) of label channels that are vectors (z, x, y), to be turned with the patch
     target_discrete_ix : label channels (or one) that must not be interpolated (default: all); [] for probabilities
-    h5stream : leave the volumes in the files and read each patch from there
-    zxy : False if the axes in the files are ([f,] x, y, z)
+    h5stream : leave the volumes in the files, of whatever format, and read each patch from there
+    max_ram : GiB; if all volumes together are larger, they are left in the files, too (default: half of the memory)
+    zxy : False if the axes in the files are ([f,] x, y, z), where the files themselves do not name them
     targets : what is made of the labels in channel 0, which then are ids of objects (0: none, below 0: not labelled): a
         name, or (name, dict of arguments), or a list of such; see :class:`elektronn2.data.targets.TargetMaker`. They are
         made of each patch after it was warped, at every voxel: 'barriers', 'affinities', 'shifted', 'signed_distance'
@@ -105,11 +113,12 @@ class BatchCreatorImage:
 
     def __init__(self, input_node, target_node=None, d_path=None, l_path=None, d_files=None, l_files=None, cube_prios=None,
                  valid_cubes=None, border_mode="crop", aniso_factor=2, target_vec_ix=None, target_discrete_ix=None,
-                 h5stream=False, zxy=True, targets=None, label_offset=None, m_path=None, m_files=None, seed=None):
-        given = dict(target_node=target_node is not None, d_path=d_path, l_path=l_path, d_files=d_files, l_files=l_files)
+                 h5stream=False, zxy=True, targets=None, label_offset=None, m_path=None, m_files=None, seed=None,
+                 max_ram=None):
+        given = dict(target_node=target_node is not None, d_files=d_files, l_files=l_files)
         if missing := [name for name, value in given.items() if not value]:
             raise ValueError(f"BatchCreatorImage needs {', '.join(missing)}.")
-        d_pairs, l_pairs = file_pairs("d_files", d_path, d_files), file_pairs("l_files", l_path, l_files)
+        d_pairs, l_pairs = file_list("d_files", d_path, d_files), file_list("l_files", l_path, l_files)
         if len(d_pairs) != len(l_pairs):
             raise ValueError(f"{len(d_pairs)} image files but {len(l_pairs)} label files: they must form pairs.")
         m_pairs = mask_pairs(m_path or l_path, m_files, len(d_pairs))
@@ -119,6 +128,9 @@ class BatchCreatorImage:
         check_aniso_factor(aniso_factor)
         check_switches(dict(h5stream=h5stream, zxy=zxy), ("h5stream", "zxy"))
         self.border_mode, self.aniso_factor, self.h5stream, self.zxy = border_mode, aniso_factor, h5stream, zxy
+        self._default_axes = ("xy", "zxy", "fzxy") if zxy else ("xy", "xyz", "fxyz")
+        if isinstance(max_ram, bool) or not isinstance(max_ram, numbers.Real | None):
+            raise TypeError(f"max_ram must be a number of GiB, got {max_ram!r}.")
         self.seed = as_seed(seed)
         self.target_vec_ix = as_triples(target_vec_ix)
         self.target_discrete_ix = as_channels("target_discrete_ix", target_discrete_ix)
@@ -128,7 +140,8 @@ class BatchCreatorImage:
         self.targets = None if targets is None else TargetMaker(targets, self.ndim, aniso_factor)
         if self.mode == "img-scalar" and (targets is not None or label_offset is not None or m_files):
             raise ValueError("targets, label_offset and m_files are for labels with spatial axes.")
-        self._read(d_pairs, l_pairs, m_pairs, as_offsets(label_offset, len(d_pairs)), valid_cubes, cube_prios)
+        self._read(d_pairs, l_pairs, m_pairs, as_offsets(label_offset, len(d_pairs)), valid_cubes, cube_prios,
+                   max_ram)
         self._check_channels(target_node.shape)
         self.n_successful_warp = self.n_failed_warp = 0
         logger.info("%s", self)
@@ -169,8 +182,8 @@ class BatchCreatorImage:
             geometry[1], geometry[3] = geometry[1] - self.targets.margin[:, 0], geometry[3] + self.targets.margin.sum(1)
         return [tuple(map(int, values)) for values in geometry]
 
-    def _read(self, d_files, l_files, m_files, label_offsets, valid_cubes, cube_prios):
-        check_files([path for path, _ in filter(None, d_files + l_files + m_files)])
+    def _read(self, d_files, l_files, m_files, label_offsets, valid_cubes, cube_prios, max_ram):
+        check_files(d_files + l_files + m_files)
         try:
             valid = {operator.index(i) for i in valid_cubes or ()}
         except TypeError:
@@ -180,10 +193,15 @@ class BatchCreatorImage:
         if len(valid) == len(d_files):
             raise ValueError("All cubes are kept for validation: none is left to train on.")
         self.cube_prios = None if cube_prios is None else as_shares(cube_prios, len(d_files) - len(valid))
-        read = self._read_volumes if self.mode == "img-img" else self._read_scalar
-        files = enumerate(zip(d_files, l_files, m_files, label_offsets))
-        cubes = [read(f"Cube {i} ({d[0].name}:{d[1]}, {lab[0].name}:{lab[1]})", d, lab, *more)
-                 for i, (d, lab, *more) in tqdm(files, "Reading", len(d_files), unit="cube", delay=2, leave=False)]
+        names = [f"Cube {i} ({title(d)}, {title(lab)})" for i, (d, lab) in enumerate(zip(d_files, l_files))]
+        read, files = self._read_scalar, list(zip(d_files, l_files, m_files))
+        if self.mode == "img-img":
+            files = [[None if source is None else open_volume(source, default_axes=self._default_axes) for source in cube]
+                     for cube in files]
+            read = self._read_volumes
+            self._choose_stream(files, max_ram)
+        cubes = [read(where, *cube, offset) for where, cube, offset
+                 in tqdm(zip(names, files, label_offsets), "Reading", len(files), unit="cube", delay=2, leave=False)]
         counts = [len(c.labels) for c in cubes]
         if len(set(counts)) > 1:
             raise ValueError(f"All cubes must have equally many label channels; they have {counts}, in this order.")
@@ -198,14 +216,22 @@ class BatchCreatorImage:
         self.n_labelled_pixel = int(sum(np.prod(c.labels.shape[1:]) if self.h5stream else np.count_nonzero(c.labels[0] >= 0)
                                         for c in cubes))
 
-    def _read_volumes(self, where, d_file, l_file, m_file, label_offset):
-        image, labels = (Volume(path, key, self.zxy) for path, key in (d_file, l_file))
+    def _choose_stream(self, cubes, max_ram):
+        """Leave the volumes in their files if that is wanted, or if they are too large for the memory."""
+        limit = memory_of_machine() / 2 if max_ram is None else max_ram * 2 ** 30
+        needed = sum(volume.nbytes for cube in cubes for volume in cube if volume is not None)
+        if not self.h5stream and needed > limit:
+            logger.info("The volumes need %.1f GiB of memory and max_ram is %.1f GiB: each patch is read from the files.",
+                        needed / 2 ** 30, limit / 2 ** 30)
+            self.h5stream = True
+
+    def _read_volumes(self, where, image, labels, mask, label_offset):
         self._check_image(where, image)
         patch, offsets, _, target_ps = self._volume_geometry()
         check_fit(where, image.shape[1:], labels.shape[1:], patch, offsets, target_ps, label_offset)
-        ll_mask = read_ll_mask(where, labels)
-        if m_file:
-            labels = Masked(where, labels, Volume(*m_file, self.zxy))
+        ll_mask = ll_masks(where, labels)
+        if mask is not None:
+            labels = Masked(where, labels, mask)
         if self.h5stream:
             return Cube(image, labels, ll_mask, where, True, label_offset)
         image, labels = image.load(), labels.load()
@@ -213,11 +239,14 @@ class BatchCreatorImage:
         return Cube(image, labels, ll_mask, where, self._check_labels(where, labels), label_offset)
 
     def _read_scalar(self, where, d_file, l_file, *_):
-        image, label = open_dataset(*d_file)[()], np.atleast_1d(open_dataset(*l_file)[()])
-        image = image if self.zxy or self.ndim == 2 else xyz2zxy(image)
-        image = image[None] if image.ndim == self.ndim else image
-        if image.ndim != self.ndim + 1:
-            raise ValueError(f"{where}: the input has {self.ndim} spatial axes, the image shape {image.shape}.")
+        axes = ("xy", "fxy", "fzxy") if self.ndim == 2 else self._default_axes
+        image, stored = open_volume(d_file, default_axes=axes), open_stored(l_file)[0]
+        if (image.shape[1] > 1 or "z" in image.axes) != (self.ndim == 3):
+            raise ValueError(f"{where}: the input has {self.ndim} spatial axes, the image shape {image.stored.array.shape}.")
+        image, label = image.load(), np.atleast_1d(stored.array[()])
+        image = image[:, 0] if self.ndim == 2 else image
+        if stored.close:
+            stored.close()
         self._check_image(where, image)
         self._check_values(where, image)
         fitted = fit_border(image, self.patch_size, self.border_mode)
@@ -580,7 +609,7 @@ def mask_pairs(m_path, m_files, n):
         raise ValueError(f"m_files must be a list of (file name, name of the data set), or None; got {m_files!r}.") from None
     if len(m_files) != n:
         raise ValueError(f"m_files needs one pair, or None, for each of the {n} cubes, got {len(m_files)}.")
-    pairs = dict(zip(given, file_pairs("m_files", m_path, [m_files[i] for i in given])))
+    pairs = dict(zip(given, file_list("m_files", m_path, [m_files[i] for i in given])))
     return [pairs.get(i) for i in range(n)]
 
 

@@ -15,27 +15,32 @@ def file_list(name, folder, files):
         folder = None if folder is None else Path(folder).expanduser()
     except TypeError:
         raise TypeError(f"{name[0]}_path must be the path of a folder, got {folder!r}.") from None
-    if isinstance(files, (str, Path, Volume)) or hasattr(files, "dtype"):
-        raise ValueError(f"{name} must be a list, got {files!r} alone.")
+    if not isinstance(files, (list, tuple)):
+        raise ValueError(f"{name} must be a list of (file name, name of the data set) or of addresses, got {files!r}.")
     return [file if isinstance(file, Volume) or hasattr(file, "dtype") else _address(name, folder, file, files)
             for file in files]
 
 
 def _address(name, folder, file, files):
     pair = isinstance(file, (tuple, list))
-    if not (pair and len(file) == 2 or isinstance(file, (str, Path))):
+    if not isinstance(file, (str, Path)) and not (pair and len(file) == 2):
         raise ValueError(f"{name} must be a list of (file name, name of the data set) or of addresses, got {files!r}.")
-    if pair and not (isinstance(file[1], str) or file[1] is None):
+    if pair and not isinstance(file[1], str):
         raise TypeError(f"{name}: the name of the data set in {Path(file[0]).name} must be a string, got {file[1]!r}.")
     try:
-        return as_address(file, folder)
+        address = as_address(file, folder)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
+    if address.local is not None and not address.local.is_absolute() and folder is None:
+        raise ValueError(f"BatchCreatorImage needs {name[0]}_path, the folder of {address.path}; or give the whole path.")
+    return address
 
 
 def title(source):
     """A short name of a member of such a list."""
-    return source.location.rstrip("/").rpartition("/")[2] if isinstance(source, Address) else getattr(source, "name", "array")
+    if not isinstance(source, Address):
+        return getattr(source, "name", "array")
+    return source.location.rstrip("/").rpartition("/")[2] + (f":{source.key}" if source.key else "")
 
 
 def check_files(sources):

@@ -5,7 +5,7 @@ _SIGNED = {"bool": np.int8, "uint8": np.int16, "uint16": np.int32, "uint32": np.
 
 
 class Masked:
-    """Labels that are -1 (NaN if they are floats) where ``mask`` is 0; read like a :class:`~elektronn2.data.io.Volume`.
+    """Labels that are -1 (NaN if they are floats) where ``mask`` is 0; read like a :class:`~elektronn2.data.volumes.Volume`.
 
     ``labels``, ``mask``: volumes (f, z, x, y) of the same spatial shape, the mask with one channel or as many. Labels of
     unsigned integers become signed ones of twice the size. ValueError, beginning with ``where``, if shapes differ.

@@ -1,6 +1,7 @@
 """What samples depend on: random numbers of seed and index alone, the positions that a cube offers, and the options."""
 import logging
 import operator
+import os
 import secrets
 from dataclasses import dataclass, fields
 
@@ -26,6 +27,14 @@ def generator(seed, index):
     True
     """
     return np.random.Generator(np.random.Philox(key=[seed, index]))
+
+
+def memory_of_machine():
+    """Bytes of memory; infinite where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return float("inf")
 
 
 def check_fit(where, image_shape, label_shape, patch_size, offsets, target_ps, label_offset=None):

@@ -1,4 +1,4 @@
-"""``elektronn2-predict``: predict a volume in an h5 file densely."""
+"""``elektronn2-predict``: predict a volume densely."""
 import argparse
 import logging
 import sys
@@ -12,7 +12,7 @@ def parser():
         prog="elektronn2-predict", description="Predict a volume densely with a trained model: the value of every output "
         "channel at every voxel.")
     p.add_argument("model", help="model file (.mdl)")
-    p.add_argument("input", metavar="INPUT[:key]", help="h5 file with a volume, axes (z, x, y) or (f, z, x, y)")
+    p.add_argument("input", help="volume, such as raw.h5:raw, em.zarr/0, precomputed://https://host/em, or 'stack/*.tif'")
     p.add_argument("output", metavar="OUTPUT[:key]", help="h5 file to write, axes (f, z, x, y); default key: prediction")
     p.add_argument("--gpu", default="auto", metavar="{auto|none|N}", help="where to compute (default: auto)")
     p.add_argument("--precision", choices=("float32", "bfloat16", "float16"), default="float32",
@@ -37,14 +37,6 @@ def split_key(text, default=None):
     return path, key or default
 
 
-def datasets(file):
-    """Names of all data sets of an open h5 file, also within groups."""
-    import h5py
-    names = []
-    file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-    return names
-
-
 def numbers(text, what):
     try:
         return [int(n) for n in text.split(",")]
@@ -57,14 +49,15 @@ def predict(args):
 
     from elektronn2 import neuromancer as nm
     from elektronn2.config import config
-    from elektronn2.utils.basic import atomic_write, h5open
+    from elektronn2.data.volumes import Address, open_volume
+    from elektronn2.utils.basic import atomic_write
     from elektronn2.utils.gpu import initgpu
-    source, key = split_key(args.input)
+    source = Address.parse(args.input).local
     target, out_key = split_key(args.output, "prediction")
     target = Path(target).expanduser()
     if target.is_dir():
         raise IsADirectoryError(f"{target} is a folder; name a file for the output, as in {target / 'prediction.h5'}.")
-    if target.exists() and Path(source).expanduser().exists() and target.samefile(Path(source).expanduser()):
+    if source is not None and target.exists() and source.exists() and target.samefile(source):
         raise ValueError(f"Output and input are the same file, {target}. Name another file for the output.")
     if target.exists() and not args.overwrite:
         raise FileExistsError(f"{target} exists. Choose another file, or --overwrite.")
@@ -72,23 +65,15 @@ def predict(args):
         raise FileNotFoundError(f"There is no folder {target.parent} for the output.")
     initgpu(args.gpu)
     config.precision = args.precision
-    with h5open(source) as f, atomic_write(target) as temporary:  # which fails now, not after hours, if it must
-        keys = datasets(f)
-        if key is None and len(keys) != 1:
-            raise ValueError(f"{source} has the data sets {keys}: name one, as in {source}:{(keys or ['raw'])[0]}.")
-        key = key or keys[0]
-        if key not in keys:
-            raise KeyError(f"{source} has no data set {key!r}; available: {keys}.")
-        volume = f[key]
-        if volume.ndim not in (3, 4):
-            raise ValueError(f"{source}:{key} has shape {volume.shape}; axes (z, x, y) or (f, z, x, y) are needed.")
+    volume = open_volume(args.input)
+    with atomic_write(target) as temporary:  # which fails now, not after hours, if it must
         model = load(nm, args)
         node = model.prediction_node
         classes = numbers(args.classes, "--classes") if args.classes else list(range(node.shape["f"]))
         if any(not 0 <= c < node.shape["f"] for c in classes):
             raise ValueError(f"--classes {args.classes}: the model has the channels 0 to {node.shape['f'] - 1}.")
-        prediction = node.predict_dense(_Channels(volume) if volume.ndim == 3 else volume, as_uint8=args.uint8,
-                                        pad_raw=not args.no_pad)
+        prediction = node.predict_dense(volume, as_uint8=args.uint8, pad_raw=not args.no_pad)
+        volume.close()
         prediction = prediction[classes] if args.classes else prediction
         with h5py.File(temporary, "w") as out:
             out.create_dataset(out_key, data=prediction, compression="lzf")
@@ -103,17 +88,6 @@ def load(nm, args):
     upsamples = any(type(n).__name__ in ("UpConv", "UpConvMerge") for n in model.nodes.values())
     mfp = bool(pools) and not upsamples and not args.no_mfp
     return nm.model.modelload(args.model, imposed_batch_size=1, override_mfp_to_active=mfp, **patch)
-
-
-class _Channels:
-    """A volume (z, x, y) on disk that looks like (1, z, x, y); only what is asked for is read."""
-
-    def __init__(self, volume):
-        self.volume, self.shape, self.dtype, self.ndim = volume, (1, *volume.shape), volume.dtype, 4
-
-    def __getitem__(self, index):
-        channel, *box = index
-        return self.volume[tuple(box)][None][channel]
 
 
 def main(argv=None):

@@ -5,43 +5,45 @@ from pathlib import Path
 import numpy as np
 from matplotlib.image import imsave
 
+from elektronn2.data.volumes.opening import open_volumes
 from elektronn2.neuromancer.dense import geometry, predict_dense
-from elektronn2.utils.basic import as_float, atomic_write, h5load
+from elektronn2.utils.basic import as_float, atomic_write
 
 logger = logging.getLogger("elektronn2log")
 
 
 def load_cubes(path):
-    """List of cubes (z, x, y) or (f, z, x, y), float32, from an h5 file or (file, key); all data sets without a key."""
-    file, key = path if isinstance(path, (tuple, list)) else (path, None)
-    cubes = h5load(file, [key] if key else None)
-    return [as_float(c).astype(np.float32, copy=False) for c in (cubes if isinstance(cubes, list) else [cubes])]
+    """List of volumes (f, z, x, y) that an address or (file, key) names; all data sets of an h5 file without a key."""
+    return open_volumes(path)
 
 
 def central_slices(node, cube, max_z_pred):
-    """The central part (f, z, x, y) of a cube (z, x, y) or (f, z, x, y) that gives at least ``max_z_pred`` predicted
-    sections; as thick as the network's patch at least.
+    """The central part, float32 (f, z, x, y), of a cube (z, x, y) or (f, z, x, y) that gives at least ``max_z_pred``
+    predicted sections; as thick as the network's patch at least.
 
-    Raises ValueError for a cube that is too thin.
+    ``cube``: an array or a Volume, of uint8 (divided by 255), uint16 (65535) or floating point. ValueError if it is too
+    thin.
     """
     cube = cube[None] if cube.ndim == 3 else cube
     if cube.ndim != 4:
         raise ValueError(f"A preview cube must have axes (z, x, y) or (f, z, x, y), got shape {cube.shape}.")
+    z = 1
     if cube.shape[1] > cube.shape[3]:
+        z = 3
         logger.warning("A preview cube of shape %s is taken as (x, y, z), since its first axis is longer than its last.",
                        cube.shape[1:])
-        cube = np.moveaxis(cube, 3, 1)
     thick = max_z_pred
     if node.shape.ndim == 3:
-        z = geometry(node)[0]
-        thick = z.tile
-        while z.size(thick) < max_z_pred:
-            thick += max(z.stride, 1)
-    if thick > cube.shape[1]:
+        along_z = geometry(node)[0]
+        thick = along_z.tile
+        while along_z.size(thick) < max_z_pred:
+            thick += max(along_z.stride, 1)
+    if thick > cube.shape[z]:
         raise ValueError(f"The preview needs {thick} sections for {max_z_pred} predicted ones, the cube has "
-                         f"{cube.shape[1]}. Lower max_z_pred in preview_kwargs, or use thicker cubes.")
-    start = (cube.shape[1] - thick) // 2
-    return cube[:, start:start + thick]
+                         f"{cube.shape[z]}. Lower max_z_pred in preview_kwargs, or use thicker cubes.")
+    start = (cube.shape[z] - thick) // 2
+    part = cube[(*(slice(None),) * z, slice(start, start + thick))]
+    return as_float(np.moveaxis(part, z, 1)).astype(np.float32, copy=False)
 
 
 def wanted_channels(export_class, n_f):

@@ -15,13 +15,13 @@ import numpy as np
 import elektronn2
 from elektronn2.config import config, execute
 from elektronn2.data.io import how_to_get
+from elektronn2.data.volumes.opening import as_address, open_volumes
 from elektronn2.neuromancer.function import resolve_device
 from elektronn2.neuromancer.model import Model
 from elektronn2.neuromancer.optimiser import DEFAULTS as HYPER
 from elektronn2.neuromancer.optimiser import OPTIMISERS, check_hyper
 from elektronn2.training.history import HistoryTracker, loadhistorytracker
 from elektronn2.training.schedule import Schedule
-from elektronn2.utils.basic import h5open
 from elektronn2.utils.log import change_logging_file, stop_logging_to_file
 from elektronn2.utils.validate import suggest
 
@@ -199,12 +199,14 @@ class ExperimentConfig:
             if not isinstance(path, (str, Path)) or (pair and not isinstance(value[1], str)):
                 form = " or (path, name of a data set)" if name == "preview_data_path" else ""
                 return f"{name!r} must be a path{form}; got {value!r}."
-            if not os.path.isfile(os.path.expanduser(path)):
-                return (f"{name!r}: there is no file {os.path.expanduser(path)}."
-                        + (" " + how_to_get([path]) if name == "preview_data_path" else ""))
+            if name == "preview_data_path":
+                if problem := preview_problem(value):
+                    return problem
+            elif not os.path.isfile(os.path.expanduser(path)):
+                return f"{name!r}: there is no file {os.path.expanduser(path)}."
             self.__dict__[name] = ((os.path.expanduser(path), *value[1:]) if isinstance(value, (tuple, list))
                                    else os.path.expanduser(path))
-            return preview_problem(self.preview_data_path) if name == "preview_data_path" else None
+            return None
         if name == "data_class":
             if not isinstance(value, (str, type)) and not (isinstance(value, (tuple, list)) and len(value) == 2):
                 return ("'data_class' must be a name in elektronn2.data or (path of a Python file, class name); "
@@ -281,14 +283,15 @@ class ExperimentConfig:
 
 
 def preview_problem(path):
-    """What is wrong with a file, or (file, key), of preview cubes; None if nothing."""
-    file, key = path if isinstance(path, (tuple, list)) else (path, None)
+    """What is wrong with an address, or (file, key), of preview cubes; None if nothing."""
     try:
-        with h5open(file) as f:
-            if key is not None and key not in f:
-                return f"'preview_data_path': {file} has no data set {key!r}; available: {sorted(f)}."
-    except OSError as error:
-        return f"'preview_data_path': {error}"
+        if as_address(path).is_missing:
+            location = as_address(path).location
+            return f"'preview_data_path': there is no file {location}. {how_to_get([location])}"
+        for volume in open_volumes(path):
+            volume.close()
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        return f"'preview_data_path': {error.args[0] if isinstance(error, KeyError) else error}"
     return None
 
 

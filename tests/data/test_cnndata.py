@@ -467,7 +467,10 @@ def test_wrong_data_are_named(tmp_path, plain):
              (dict(d_path=tmp_path / "neuro_data_zxy"), FileNotFoundError,
               "(?s)raw_0.h5.*raw_2.h5.*data.download.*http://elektronn.org/downloads/neuro_data_zxy.zip"),
              (dict(d_files=[("raw_0.h5", "rew")] * 3), KeyError, r"no data set 'rew'; available: \['raw'\]"),
-             (dict(d_files=["raw_0.h5"] * 3), ValueError, "d_files must be a list of"),
+             (dict(d_files=["none.h5"] * 3), FileNotFoundError, "none.h5"),
+             (dict(d_files="raw_0.h5"), ValueError, "d_files must be a list of"),
+             (dict(d_files=["raw_0.zarr:raw:0?axes=zyx", 3]), ValueError, "d_files must be a list of"),
+             (dict(max_ram="much"), TypeError, "max_ram must be a number of GiB"),
              (dict(l_files=[]), ValueError, "needs l_files"), (dict(d_path=None), ValueError, "needs d_path"),
              (dict(target_node=None), ValueError, "needs target_node"),
              (dict(d_files=plain["d_files"][:2]), ValueError, "2 image files but 3 label files"),
@@ -534,7 +537,7 @@ def test_shapes_that_do_not_go_together_are_named(tmp_path):
             BatchCreatorImage(x, target, **write(tmp_path, raws, labs))
     with pytest.raises(TypeError, match=r"Cube 0 .*int16 has no known scale"):
         BatchCreatorImage(x, target, **write(tmp_path, [raw.astype(np.int16)], [lab]))
-    with pytest.raises(ValueError, match="ll_mask in .*lab_0.h5 must have shape"):
+    with pytest.raises(ValueError, match="ll_mask beside .*lab_0.h5:lab must have shape"):
         BatchCreatorImage(x, target, **write(tmp_path, [raw], [lab], ll_mask=[np.ones(3)]))
 
 

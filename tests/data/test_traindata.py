@@ -351,7 +351,7 @@ def test_damaged_npz(tmp_path):
 # -- the package -----------------------------------------------------------------------------------
 def test_names_of_the_package():
     for name in elektronn2.data.__all__:
-        assert isinstance(getattr(elektronn2.data, name), type)
+        assert callable(getattr(elektronn2.data, name))
         assert name in dir(elektronn2.data)
     assert elektronn2.data.MNISTData is MNISTData
     with pytest.raises(AttributeError, match="Did you mean 'MNISTData'"):

@@ -1,9 +1,9 @@
 """``elektronn2-predict``: the same numbers as ``predict_dense``, and nothing overwritten."""
-import h5py
 import numpy as np
 import pytest
 
 from elektronn2 import neuromancer as nm
+from elektronn2.data.volumes import convert
 from elektronn2.scripts import predict
 from elektronn2.utils.basic import h5load, h5save
 
@@ -70,9 +70,10 @@ def test_mistakes(files, capsys, source, target, options, message):
     assert (folder / "volume.h5").read_bytes() == before and not (folder / "out.h5").exists()
 
 
-def test_only_what_is_needed_is_read(files):
-    folder, _, raw = files
-    with h5py.File(folder / "volume.h5") as f:
-        volume = predict._Channels(f["raw"])
-        np.testing.assert_array_equal(volume[:, 1:3, 2:4, :], raw[None, 1:3, 2:4])
-        assert volume.shape == (1, 9, 30, 28)
+@pytest.mark.parametrize("name", ["em.npy", "em.zarr", "em.tif"])
+def test_other_formats(files, name):
+    folder, model, raw = files
+    convert(f"{folder}/volume.h5:raw", folder / name)
+    assert run(folder, f"{folder}/{name}", f"{folder}/out.h5") == 0
+    expected = model.predict_dense(raw[None], pad_raw=True)
+    np.testing.assert_allclose(h5load(folder / "out.h5", "prediction"), expected, atol=1e-5)

@@ -143,8 +143,8 @@ def _as_labels(array, dtype, name, box):
     """Labels in another dtype. ValueError if they do not fit."""
     result = array.astype(dtype, copy=False)
     if not np.array_equal(result, array, equal_nan=array.dtype.kind == "f"):
-        raise ValueError(f"{name}: labels of {array.min()} to {array.max()}, in the box {box} (z, x, y) of the output, do not "
-                         f"fit into {dtype}. Choose a larger dtype, or renumber them.")
+        raise ValueError(f"{name}: labels of {array.min()} to {array.max()}, in the box {box} (z, x, y) of the output, do "
+                         f"not fit into {dtype}. Choose a larger dtype, or renumber them.")
     return result
 
 

@@ -51,5 +51,5 @@ def ll_masks(where, labels):
     if mask is None:
         return np.repeat(np.array([[1], [0]], np.int16), len(labels), 1)
     if mask.ndim != 2 or len(mask) != 2:
-        raise ValueError(f"{where}: ll_mask in {labels.name} must have shape (2, n_classes), got {mask.shape}.")
+        raise ValueError(f"{where}: ll_mask beside {labels.name} must have shape (2, n_classes), got {mask.shape}.")
     return mask.astype(np.int16)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from elektronn2.data.volumes import arrays, h5, knossos, tensorstore, tiff, zarr
 from elektronn2.data.volumes.volume import Stored, Volume
+from elektronn2.utils.basic import h5open
 
 KINDS = {"h5": h5.open_stored, "zarr": zarr.open_stored, "n5": tensorstore.open_n5,
          "precomputed": tensorstore.open_precomputed, "tiff": tiff.open_stored, "npy": arrays.open_npy,
@@ -116,6 +117,7 @@ def open_volume(source, axes=None, default_axes=("xy", "zxy", "fzxy")):
     volume, and ImportError naming what to install.
 
     >>> import os, tempfile
+    >>> import numpy as np
     >>> name = os.path.join(tempfile.mkdtemp(), 'raw.npy')
     >>> np.save(name, np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
     >>> open_volume(name).shape
@@ -134,6 +136,16 @@ def open_volume(source, axes=None, default_axes=("xy", "zxy", "fzxy")):
                              "(f, z, x, y).")
         axes = default_axes[n - 2]
     return Volume(stored, name, axes)
+
+
+def open_volumes(source):
+    """A list of volumes: all data sets of an h5 file of which none is named, else the one of :func:`open_volume`."""
+    if not isinstance(source, Volume) and not hasattr(source, "dtype"):
+        source = source if isinstance(source, Address) else as_address(source)
+        if source.kind == "h5" and source.key is None and not source.is_missing:
+            with h5open(source.path) as file:
+                return [open_volume(source._replace(key=key)) for key in h5.datasets(file)]
+    return [open_volume(source)]
 
 
 def open_stored(source):

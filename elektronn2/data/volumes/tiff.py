@@ -1,5 +1,7 @@
 """TIFF and BigTIFF: stacks in one file, or files of one section each (tifffile)."""
 import glob
+import weakref
+import xml.etree.ElementTree as tree
 from pathlib import Path
 
 from elektronn2.data.volumes.extras import need
@@ -40,12 +42,14 @@ def open_stored(path, key=None):
             store, close, axes = tifffile.TiffSequence(files).aszarr(), None, "zyx"
     except (tifffile.TiffFileError, IndexError) as error:
         raise OSError(f"{first} cannot be read as TIFF: {error}.") from None
-    array = zarr.open_array(store, mode="r")
-    return Stored(_Stack(array, files) if files else array, axes, voxel_size, array.chunks, close=close)
+    array = _Array(zarr.open_array(store, mode="r"), files)
+    if close:
+        weakref.finalize(array, close)
+    return Stored(array, axes, voxel_size, array.array.chunks, close=close)
 
 
-class _Stack:
-    """Files of one section each; a section of another size or dtype is an error that names the file."""
+class _Array:
+    """An array of a file, or of files of one section each; a section of another size or dtype is an error naming files."""
 
     def __init__(self, array, files):
         self.array, self.files, self.shape, self.dtype = array, files, array.shape, array.dtype
@@ -54,6 +58,8 @@ class _Stack:
         try:
             return self.array[box]
         except Exception as error:
+            if not self.files:
+                raise
             names = ", ".join(Path(f).name for f in self.files[box[0]])
             raise OSError(f"{error} (in one of {names})") from error
 
@@ -83,5 +89,4 @@ def voxel_size_of(tif):
 
 def _ome_pixels(tif):
     """The attributes of the image that OME-XML describes first."""
-    import xml.etree.ElementTree as tree
     return next((e.attrib for e in tree.fromstring(tif.ome_metadata).iter() if e.tag.endswith("Pixels")), {})
