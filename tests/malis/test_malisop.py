@@ -53,6 +53,16 @@ def test_expressions(rng):
         np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.gpu
+def test_on_the_gpu(rng):
+    """Counts come back to where the affinities are."""
+    arrays = case(rng, 3)
+    tensors = [torch.from_numpy(a).cuda() for a in arrays]
+    for got, want in zip(malis_weights(*tensors, NHOODS[3]), wanted(*arrays, NHOODS[3], False)):
+        assert got.device == tensors[0].device
+        np.testing.assert_array_equal(got.cpu(), want)
+
+
 def test_either_module_can_be_imported_first():
     for first, second in (("elektronn2.malis.malisop", "elektronn2.neuromancer"),
                           ("elektronn2.neuromancer", "elektronn2.malis.malisop")):
