@@ -1,5 +1,6 @@
 """The examples run: as scripts, by ``elektronn2-train``, and as configs were written for the first ELEKTRONN2."""
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -90,6 +91,19 @@ def test_malis_improves_the_segmentation():
 def test_own_loop(home):
     said = python(home, EXAMPLES / "own_loop.py", "--steps", 50, "--out", home / "own.mdl")
     assert "predicted at every pixel: (2, 64, 64)" in said and (home / "own.mdl").exists()
+
+
+@pytest.mark.parametrize("name, activation", [("gru", "maxout 2"), ("lstm", "prelu")])
+def test_recurrent(home, name, activation):
+    picture = home / f"{name}.png"
+    said = python(home, EXAMPLES / f"{name}.py", "--steps", 2, "--activation", activation, "--out", picture)
+    assert "continued for" in said and picture.stat().st_size > 20_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, result", [("gru", r"error 0\.0\d+"), ("lstm", r"(9\d\.\d|100\.0) % of the steps")])
+def test_recurrent_networks_learn_to_continue(home, name, result):
+    assert re.search(result, python(home, EXAMPLES / f"{name}.py"))
 
 
 ORIGINAL = '''
