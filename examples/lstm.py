@@ -1,6 +1,6 @@
 """An LSTM learns to continue music: it hears the beginning of a piece and plays on by itself.
 
-    python examples/lstm.py [--steps 500] [--activation tanh] [--out lstm.png]
+    python examples/lstm.py [--steps 500] [--out lstm.png]
 
 Pieces are piano rolls of an arpeggio over a bass: random key, four chords from a random one on, one of six figures. The
 network learns which keys are struck next; then its own notes are what it hears. Takes half a minute on one core.
@@ -37,20 +37,20 @@ def make_pieces(n, length, rng):
     return struck
 
 
-def step_of(heard, memory, activation, like=None):
+def step_of(heard, memory, like=None):
     """Nodes of one step: new state, hidden layer, probability of each key; with the weights of ``like``, another step."""
     w, b = (lambda i: like[i].w if like else None), (lambda i: like[i].b if like else None)
-    state = nm.LSTM(heard, memory, N_F, activation, w=w(0), b=b(0))
+    state = nm.LSTM(heard, memory, N_F, w=w(0), b=b(0))
     shown, _ = nm.split(state, index=N_F)
     hidden = nm.Perceptron(shown, 64, "prelu", w=w(1), b=b(1))
     return state, hidden, nm.Perceptron(hidden, KEYS, "sig", w=w(2), b=b(2))
 
 
-def create_model(activation="tanh"):
+def create_model():
     heard = nm.Input((SEEN, None, KEYS), "r,b,f", name="heard")
     first, _ = nm.split(heard, "r", index=1, strip_singleton_dims=True)
     silence = nm.InitialState_like(first, 2 * N_F)
-    step = state, _, keys = step_of(first, silence, activation)
+    step = state, _, keys = step_of(first, silence)
     states, probabilities = nm.Scan([state, keys], silence, state, in_iterate=heard, in_iterate_0=first)
     target = nm.Input_like(probabilities, name="target")
     loss = nm.AggregateLoss(nm.BinaryNLL(probabilities, target), name="loss")
@@ -59,7 +59,7 @@ def create_model(activation="tanh"):
     _, last_state = nm.split(states, "r", index=SEEN - 1, strip_singleton_dims=True)
     _, last_keys = nm.split(probabilities, "r", index=SEEN - 1, strip_singleton_dims=True)
     struck = nm.ApplyFunc(last_keys, torch.round, name="struck")
-    state, _, keys = step_of(struck, last_state, activation, like=step)
+    state, _, keys = step_of(struck, last_state, like=step)
     played = nm.Scan(nm.ApplyFunc(keys, torch.round, name="played"), [last_state, struck],
                      [state, nm.ApplyFunc(keys, torch.round)], n_steps=AHEAD - 1)
     model = nm.model_manager.getmodel()
@@ -92,9 +92,9 @@ def draw(losses, pieces, played, right, file):
     figure.savefig(file, dpi=120)
 
 
-def main(steps=500, activation="tanh", out=None):
+def main(steps=500, out=None):
     rng = np.random.default_rng(0)
-    model = create_model(activation)
+    model = create_model()
     model.set_opt_meta_params("AdamW", {"mom": 0.9, "beta2": 0.99, "wd": 0.0})
     test = make_pieces(64, SEEN + AHEAD, rng)
 
@@ -119,6 +119,5 @@ def main(steps=500, activation="tanh", out=None):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--activation", default="tanh", help="of the LSTM: tanh, prelu, 'maxout 2', ...")
     parser.add_argument("--out", help="picture to write, like lstm.png")
     main(**vars(parser.parse_args()))

@@ -93,10 +93,10 @@ def test_own_loop(home):
     assert "predicted at every pixel: (2, 64, 64)" in said and (home / "own.mdl").exists()
 
 
-@pytest.mark.parametrize("name, activation", [("gru", "maxout 2"), ("lstm", "prelu")])
-def test_recurrent(home, name, activation):
+@pytest.mark.parametrize("name, options", [("gru", ["--activation", "maxout 2"]), ("lstm", [])])
+def test_recurrent(home, name, options):
     picture = home / f"{name}.png"
-    said = python(home, EXAMPLES / f"{name}.py", "--steps", 2, "--activation", activation, "--out", picture)
+    said = python(home, EXAMPLES / f"{name}.py", "--steps", 2, "--out", picture, *options)
     assert "continued for" in said and picture.stat().st_size > 20_000
 
 
