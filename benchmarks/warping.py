@@ -17,6 +17,7 @@ from common import machine, median_ratio
 from scipy.ndimage import map_coordinates
 
 from elektronn2.data import transformations as tf
+from elektronn2.data.pullback import free_threads
 
 PATCH, TARGET, OFFSET, CUBE, LABELS = (23, 185, 185), (17, 97, 97), (3, 44, 44), (61, 421, 421), (41, 301, 301)
 
@@ -59,7 +60,7 @@ def main():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (1, *CUBE), dtype=np.uint8)
     labels = rng.integers(0, 2, (1, *LABELS)).astype(np.int16)
-    threads, size = tf.free_threads(), np.prod(PATCH)
+    threads, size = free_threads(), np.prod(PATCH)
     print(machine())
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for what, lock_z, target in (("image", True, None), ("image and labels", True, labels),

@@ -14,6 +14,7 @@ from elektronn2.data.augmentations import augment, check_augmentations
 from elektronn2.data.image import BORDER_MODES, fit_border, make_affinities, make_nhood_targets
 from elektronn2.data.io import check_files, file_list, title
 from elektronn2.data.masks import Masked
+from elektronn2.data.pullback import WarpingOOBError, free_threads
 from elektronn2.data.sampling import (
     BatchOptions,
     as_channels,
@@ -30,10 +31,11 @@ from elektronn2.data.sampling import (
     memory_of_machine,
 )
 from elektronn2.data.targets import TargetMaker
-from elektronn2.data.transformations import WarpingOOBError, free_threads, get_warped_slice
+from elektronn2.data.transformations import get_warped_slice
 from elektronn2.data.volumes import open_volume
 from elektronn2.data.volumes.h5 import ll_masks
 from elektronn2.data.volumes.opening import open_stored
+from elektronn2.data.warp_fit import what_fits
 from elektronn2.utils.basic import as_float
 from elektronn2.utils.validate import suggest
 
@@ -395,8 +397,10 @@ class BatchCreatorImage:
         grey_augment_channels : image channels (or one) whose contrast, brightness and gamma are changed; clips to 0..1
         warp : True, False, or the probability to warp a sample
         warp_args : dict of arguments of :func:`elektronn2.data.transformations.get_warped_slice`: ``sample_aniso``,
-            ``warp_amount`` (0..2), ``lock_z``, ``no_x_flip``, ``perspective``, ``aniso_factor``. If 200 warps in a row fall
-            outside of the cubes, the sample is cut without any, and a warning logged once; see ``warp_stats``.
+            ``warp_amount`` (0..2), ``lock_z``, ``no_x_flip``, ``perspective``, ``aniso_factor``, ``elastic``,
+            ``misalignment``, ``antialias``. If 200 warps in a row fall outside of the cubes, the sample is cut without any,
+            and a warning logged once; see ``warp_stats``. When it is first asked for warps of which most would not fit, a
+            note says which patch would.
         ignore_thresh : draw again where more than this part of the target is unlabelled (in cubes whose second lazy-label
             mask is 0 throughout); of 200 draws the best one is taken
         force_dense : targets at every voxel, without the strides of the network
@@ -452,6 +456,8 @@ class BatchCreatorImage:
         check_augmentations(options.augmentations or (), (self.n_f, *[8] * self.ndim))
         if options.warp and (options.warp_args or {}).get("perspective") and self.target_vec_ix:
             raise ValueError("Vectors have no single direction under perspective: leave out target_vec_ix or perspective.")
+        if options.warp and self.target_vec_ix and {"elastic", "misalignment"} & set(options.warp_args or ()):
+            raise ValueError("Vectors are not turned by elastic and misalignment: leave out target_vec_ix or these.")
         if self.targets and (options.affinities or options.shifted):
             raise ValueError("affinities and nhood_targets are made of ids, as are the targets of this data set: leave out "
                              "either.")
@@ -462,7 +468,28 @@ class BatchCreatorImage:
                                           or options.ignore_thresh is not False):
             raise ValueError("warp, affinities, nhood_targets, ret_ll_mask and ignore_thresh are for labels with spatial "
                              "axes, but here there are numbers per image.")
+        self._note_fit(options)
         return options
+
+    def _note_fit(self, options):
+        """Note, once for the same ``warp_args``, if most warped patches would not fit into the training cubes."""
+        key = f"fit {options.warp_args}"
+        with self._lock:
+            first = key not in self._warned
+            self._warned.add(key)
+        if not options.warp or not first:
+            return
+        patch, offsets, strides, target_ps = self._volume_geometry()
+        arguments = {"aniso_factor": self.aniso_factor, **(options.warp_args or {})}
+        cubes = [(c.image, c.labels, c.label_offset) for c in self._cubes["train"]]
+        share, better, its_share = what_fits(cubes, self.cube_prios, patch, offsets, strides, target_ps, options.flip,
+                                             arguments)
+        if share < 0.5:
+            cure = (f"With a patch of about {better[-self.ndim:]}, {100 * its_share:.0f} % would." if better else
+                    "No smaller patch would do much better: use a smaller warp_amount.")
+            logger.warning("NOTE: only about %.0f %% of warped patches of %s fit into the cubes, others are drawn again, so "
+                           "that strong warps are rare. %s Or use a smaller warp_amount, or no perspective.", 100 * share,
+                           tuple(map(int, self.patch_size)), cure)
 
     def _of(self, source):
         if source not in self._cubes:
@@ -507,7 +534,8 @@ class BatchCreatorImage:
             cube = self._draw_cube(rng, source)
             try:
                 patch = self._cut(cube, options, rng, warp, augment and options.flip)
-            except WarpingOOBError:
+            except WarpingOOBError as error:
+                reason = error
                 self._count(warp, False)
                 continue
             self._count(warp, True)
@@ -525,8 +553,8 @@ class BatchCreatorImage:
                             options.ignore_thresh, best[0])
             return best[1]
         self._warn_once("warp", "Sample %d: %d warps in a row fell outside of the cubes, so it was cut without (later ones "
-                        "may be, too). So far %s. Use a smaller warp_amount, no perspective, a smaller input shape or "
-                        "larger cubes.", index, MAX_DRAWS, self.warp_stats)
+                        "may be, too). The last: %s So far %s. Use a smaller warp_amount, no perspective, a smaller input "
+                        "shape or larger cubes.", index, MAX_DRAWS, reason, self.warp_stats)
         return cube, *self._cut(cube, replace(options, warp_args=None), rng, False, False)
 
     def _cut(self, cube, options, rng, warp, flip):
@@ -541,8 +569,8 @@ class BatchCreatorImage:
         ``img``, ``target``: arrays (f, z, x, y), the target at voxel ``label_offset`` of the image (None: centred).
         ``warp``: True, False, or the probability of a warp. ``warp_params``: dict of arguments of
         :func:`~elektronn2.data.transformations.get_warped_slice`: aniso_factor, sample_aniso, warp_amount, lock_z,
-        no_x_flip, perspective. ``rng``: a numpy Generator (default: an unpredictable one). ``flip``, ``force_dense``: as in
-        :meth:`getbatch`.
+        no_x_flip, perspective, elastic, misalignment, antialias. ``rng``: a numpy Generator (default: an unpredictable
+        one). ``flip``, ``force_dense``: as in :meth:`getbatch`.
 
         Returns patch (f, z, x, y) float32 and target (f, z, x, y), with the margin that ``targets`` need. Raises
         WarpingOOBError if a warped patch does not fit, TypeError for an unknown name in ``warp_params``, ValueError for an
@@ -553,7 +581,7 @@ class BatchCreatorImage:
         patch, offsets, strides, target_ps = self._volume_geometry()
         arguments = {"aniso_factor": self.aniso_factor, **(warp_params or {})}
         if not (warp is True or rng.random() < warp):
-            arguments["warp_amount"] = 0
+            arguments.update(warp_amount=0, elastic=None, misalignment=None)
         return get_warped_slice(img, patch, target=target, target_ps=target_ps, target_off=offsets,
                                 target_strides=1 if force_dense else strides, target_vec_ix=self.target_vec_ix,
                                 target_discrete_ix=self.target_discrete_ix, rng=rng, flip=flip, n_threads=free_threads(),

@@ -9,12 +9,16 @@ import numpy as np
 
 from elektronn2.data import non_geometric_augmentation as nga
 from elektronn2.data.augmentations import argument_names, check_augmentations
+from elektronn2.data.deformation import check_elastic
 from elektronn2.utils.validate import suggest
 
 logger = logging.getLogger("elektronn2log")
 
-WARP_ARGS = ("aniso_factor", "sample_aniso", "warp_amount", "lock_z", "no_x_flip", "perspective")
-SWITCHES = ("sample_aniso", "lock_z", "no_x_flip", "perspective", "force_dense", "ret_ll_mask", "flip", "augment_valid")
+WARP_ARGS = ("aniso_factor", "sample_aniso", "warp_amount", "lock_z", "no_x_flip", "perspective", "elastic", "misalignment",
+             "antialias")
+ELASTIC, MISALIGNMENT = ("amplitude", "spacing"), ("displacement", "section_probability", "slip")
+SWITCHES = ("sample_aniso", "lock_z", "no_x_flip", "perspective", "antialias", "force_dense", "ret_ll_mask", "flip",
+            "augment_valid")
 
 
 def generator(seed, index):
@@ -160,6 +164,12 @@ def check_warp_args(what, given):
     amount = given["warp_amount"]
     if not isinstance(amount, (int, float, np.number)) or not 0 <= amount <= 2:
         raise ValueError(f"warp_amount must be a number in 0..2 (1: full warps), got {amount!r}.")
+    elastic, misalignment = given.get("elastic"), given.get("misalignment")
+    check_names("elastic", elastic, ELASTIC)
+    check_names("misalignment", misalignment, MISALIGNMENT)
+    if elastic and len(elastic) < len(ELASTIC):
+        raise TypeError(f"elastic needs both of {', '.join(ELASTIC)}, got {elastic!r}.")
+    check_elastic(elastic, misalignment)
 
 
 def check_aniso_factor(value):

@@ -5,26 +5,17 @@ patch, each of its voxels is taken back by the inverse of M (in float64) and the
 compiled pass that reads only what it needs, in the dtype in which it is stored.
 """
 import math
-import os
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from itertools import permutations
 
-import numba
 import numpy as np
 
-from elektronn2.utils.basic import as_float
+from elektronn2.data.deformation import random_deformation
+from elektronn2.data.pullback import Grid, Pull, WarpingOOBError, draw_position, plain_dtype, run
 from elektronn2.utils.validate import as_tuple
 
 __all__ = ["WarpingOOBError", "chain_matrices", "get_random_flipmat", "get_random_rotmat", "get_random_swapmat",
            "get_random_warpmat", "get_rotmat_from_direc", "get_warped_slice", "identity", "rotate_x", "rotate_y",
            "rotate_z", "scale", "scale_inv", "translate", "warp_slice", "xyz2zxy"]
-
-_SLACK = 1e-6  # voxels by which rounding errors may leave the source
-
-
-class WarpingOOBError(ValueError):
-    """A patch needs voxels from outside of the image, or its target from outside of the labels."""
 
 
 # -- elementary matrices ---------------------------------------------------------------------------------
@@ -152,7 +143,8 @@ def get_random_warpmat(lock_z=False, perspective=False, amount=1.0, rng=None):
 # -- patches ---------------------------------------------------------------------------------------------
 def get_warped_slice(img, ps, aniso_factor=2, sample_aniso=True, warp_amount=1.0, lock_z=True, no_x_flip=False,
                      perspective=False, target=None, target_ps=None, target_vec_ix=None, target_discrete_ix=None, rng=None,
-                     flip=True, target_off=None, target_strides=1, n_threads=1, label_offset=None, facts=None):
+                     flip=True, target_off=None, target_strides=1, n_threads=1, label_offset=None, facts=None, elastic=None,
+                     misalignment=None, antialias=False, defer=False):
     """A patch at a random position, randomly turned, reflected, sheared, stretched, and its target: (image, target).
 
     M = T(centre) S_dest R W F P S_src T(-position), where S_src stretches z by ``aniso_factor`` (the length of a voxel in z
@@ -163,9 +155,18 @@ def get_warped_slice(img, ps, aniso_factor=2, sample_aniso=True, warp_amount=1.0
     exchange of axes, ``flip=False`` all reflections and exchanges. The position is drawn from those where patch and target
     lie inside, on the grid of the image.
 
-    ``img``, ``target``, ``ps``, ``target_...``, ``label_offset``, ``n_threads`` and the results are as in
-    :func:`warp_slice`. ``rng``: np.random.Generator (None: a new one). ``facts``: a dict that gets 'matrix', M as it was
-    drawn. Raises WarpingOOBError if the warped patch, or its target, fits nowhere.
+    ``elastic``: dict(amplitude, spacing), in voxels of x: before all this, each point of the patch is moved by a cubic
+    B-spline whose coefficients lie ``spacing`` apart and are drawn, on each axis, from +-``amplitude`` (at most the spacing
+    / 2.48, so that nothing folds: Choi and Lee 2000, Injectivity conditions of 2D and 3D uniform cubic B-spline functions).
+    It is the same for voxels of other length in z, and leaves z alone with ``lock_z``. ``misalignment``: dict of
+    ``displacement`` (8), ``section_probability`` (0.05), ``slip`` (0.5): sections of the patch out of place, by up to
+    ``displacement`` voxels in x and y. With probability ``slip`` it is one section, and the labels stay; else all that
+    follow, and the labels go with them: Lee et al. 2017, Superhuman accuracy on the SNEMI3D connectomics challenge. Neither
+    is scaled by ``warp_amount``. They cannot be told for vectors.
+
+    ``img``, ``target``, ``ps``, ``target_...``, ``label_offset``, ``n_threads``, ``antialias``, ``defer`` and the results
+    are as in :func:`warp_slice`. ``rng``: np.random.Generator (None: a new one). ``facts``: a dict that gets 'matrix', M as
+    it was drawn. Raises WarpingOOBError if the warped patch, or its target, fits nowhere.
 
     >>> cube = np.random.default_rng(0).integers(0, 255, (1, 20, 60, 60), dtype=np.uint8)
     >>> image, target = get_warped_slice(cube, (5, 21, 21), target=cube, target_ps=(3, 15, 15))
@@ -173,6 +174,18 @@ def get_warped_slice(img, ps, aniso_factor=2, sample_aniso=True, warp_amount=1.0
     ((1, 5, 21, 21), dtype('float32'), (1, 3, 15, 15), dtype('uint8'))
     """
     rng = rng or np.random.default_rng()
+    matrix, bend = draw_warp(img, ps, aniso_factor, sample_aniso, warp_amount, lock_z, no_x_flip, perspective, target,
+                             target_ps, rng, flip, target_off, target_strides, label_offset, elastic, misalignment,
+                             antialias)
+    if facts is not None:
+        facts["matrix"] = matrix
+    return warp_slice(img, ps, matrix, target, target_ps, target_vec_ix, target_discrete_ix, target_off, target_strides,
+                      n_threads, label_offset, bend, antialias, defer)
+
+
+def draw_warp(img, ps, aniso_factor, sample_aniso, warp_amount, lock_z, no_x_flip, perspective, target, target_ps, rng, flip,
+              target_off, target_strides, label_offset, elastic, misalignment, antialias):
+    """The random choices of :func:`get_warped_slice`: matrix and deformation. Only the shapes of the arrays count."""
     ps = as_tuple(ps, 3, "ps")
     matrices = [translate(*((n - 1) / 2 for n in ps))]
     if sample_aniso:
@@ -186,18 +199,19 @@ def get_warped_slice(img, ps, aniso_factor=2, sample_aniso=True, warp_amount=1.0
             matrices.append(get_random_swapmat(lock_z, rng))
     matrices.append(scale(aniso_factor, 1, 1))
     matrix = chain_matrices(matrices)
-    grids = [_Grid(img, img, ps, (0, 0, 0), ps, 1)]
+    grids = [Grid("image", img, img, ps, (0, 0, 0), ps, 1, parts=_parts(matrix, ps, antialias))]
     if target is not None:
-        grids.append(_Grid(img, target, ps, target_off, target_ps, target_strides, label_offset))
-    matrix = matrix @ translate(*-_draw_position(matrix, grids, rng))
-    if facts is not None:
-        facts["matrix"] = matrix
-    return warp_slice(img, ps, matrix, target, target_ps, target_vec_ix, target_discrete_ix, target_off, target_strides,
-                      n_threads, label_offset)
+        grids.append(Grid("target", img, target, ps, target_off, target_ps, target_strides, label_offset))
+    low = np.min([g.origin for g in grids], 0)
+    high = np.max([g.origin + g.step * (g.shape - 1) for g in grids], 0)
+    bend = random_deformation(low, high, rng, elastic, misalignment, aniso_factor if sample_aniso else 1, lock_z)
+    for grid in grids:
+        grid.bend = bend
+    return matrix @ translate(*-draw_position(matrix, grids, rng)), bend
 
 
 def warp_slice(img, ps, M, target=None, target_ps=None, target_vec_ix=None, target_discrete_ix=None, target_off=None,
-               target_strides=1, n_threads=1, label_offset=None):
+               target_strides=1, n_threads=1, label_offset=None, deformation=None, antialias=False, defer=False):
     """The patch that matrix ``M`` makes of an image, and that of its target: (image, target or None).
 
     ``img``: (f, z, x, y), an array or an h5 data set, of uint8 or uint16 (then divided by 255 or 65535) or floating point.
@@ -206,7 +220,10 @@ def warp_slice(img, ps, M, target=None, target_ps=None, target_vec_ix=None, targ
     patch before striding; ``target_off``: where it begins in the patch (None: it is centred); ``target_strides``: take only
     every so manieth voxel. Channels of the target in ``target_discrete_ix`` (None: all) are taken from the nearest voxel
     (halves to the even one), others are interpolated linearly, as is the image. ``target_vec_ix``: triples of channels that
-    are vectors (z, x, y) and turned by M. ``n_threads``: to be used at once.
+    are vectors (z, x, y) and turned by M. ``n_threads``: to be used at once. ``deformation``: a
+    :class:`~elektronn2.data.deformation.Deformation` of the patch. ``antialias``: where M shrinks the image, a voxel of the
+    patch is the mean of several points, as many along each axis as it spans voxels of the image in its middle (rounded).
+    ``defer``: return in place of the image the :class:`~elektronn2.data.pullback.Pull` that would make it.
 
     Returns the image (f, *ps), float32, and the target in its own dtype if all its channels are discrete, else float32.
     Raises WarpingOOBError if the patch reaches out of the image or the labels, and ValueError for vectors in perspective.
@@ -220,191 +237,37 @@ def warp_slice(img, ps, M, target=None, target_ps=None, target_vec_ix=None, targ
     M = np.asarray(M, np.float64)
     if target_vec_ix and np.any(M[3, :3]):
         raise ValueError("Vectors have no single direction under perspective: leave out target_vec_ix or perspective.")
+    if target_vec_ix and deformation is not None:
+        raise ValueError("Vectors are not turned by elastic and misalignment: leave out target_vec_ix or these.")
     inverse = np.linalg.inv(M)
-    pulls = [_Pull(img, inverse, _Grid(img, img, ps, (0, 0, 0), ps, 1), np.zeros(len(img), bool), np.float32)]
+    grid = Grid("image", img, img, ps, (0, 0, 0), ps, 1, bend=deformation, parts=_parts(M, ps, antialias))
+    pulls = [Pull(img, inverse, grid, np.zeros(len(img), bool), np.float32)]
     if target is not None:
         nearest = np.ones(len(target), bool)
         if target_discrete_ix is not None:
             nearest[:] = False
             nearest[list(target_discrete_ix)] = True
         exact = nearest.all() and not target_vec_ix
-        grid = _Grid(img, target, ps, target_off, target_ps, target_strides, label_offset)
-        pulls.append(_Pull(target, inverse, grid, nearest, _plain(target.dtype) if exact else np.float32))
-    _run(pulls, n_threads)
+        grid = Grid("target", img, target, ps, target_off, target_ps, target_strides, label_offset, deformation)
+        pulls.append(Pull(target, inverse, grid, nearest, plain_dtype(target.dtype) if exact else np.float32))
+    run(pulls[1:] if defer else pulls, n_threads)
+    image = pulls[0] if defer else pulls[0].out
     if target is None:
-        return pulls[0].out, None
+        return image, None
     result = pulls[1].out
     for triple in target_vec_ix or ():
         result[list(triple)] = np.tensordot(M[:3, :3], result[list(triple)], 1)
-    return pulls[0].out, result
+    return image, result
 
 
-class _Grid:
-    """Where a patch is sampled: ``shape`` points from ``origin`` in steps of ``step`` (patch voxels), of a source whose
-    voxel 0 is voxel ``surplus`` of the image."""
-
-    def __init__(self, img, source, ps, origin, extent, step, surplus=None):
-        self.name = "image" if source is img else "target"
-        difference = np.subtract(img.shape[1:], source.shape[1:])
-        if surplus is None and (np.any(difference % 2) or np.any(difference < 0)):
-            raise ValueError(f"Target {tuple(source.shape)} cannot be centred in image {tuple(img.shape)}: on each spatial "
-                             "axis the image must be longer by an even number, or 0. Or give label_offset.")
-        self.surplus = difference // 2 if surplus is None else np.array(surplus)
-        self.size = np.array(source.shape[1:])
-        extent = as_tuple(extent, 3, "target_ps")
-        self.step = np.array(as_tuple(step, 3, "target_strides"))
-        if origin is None:
-            if np.any(np.subtract(ps, extent) % 2):
-                raise ValueError(f"A target of {extent} cannot be centred in a patch of {ps}: give target_off.")
-            origin = np.subtract(ps, extent) // 2
-        self.origin = np.array(origin)
-        self.shape = (np.array(extent) - 1) // self.step + 1
-
-    def bounds(self, inverse):
-        """First and last source coordinate that is needed on each axis, in image voxels, as floats.
-
-        The corners bound all: projective maps keep straight lines straight while the divisor is positive.
-        """
-        ends = np.stack((self.origin, self.origin + self.step * (self.shape - 1)))
-        corners = np.array([(z, x, y, 1) for z in ends[:, 0] for x in ends[:, 1] for y in ends[:, 2]]) @ inverse.T
-        if np.any(corners[:, 3] <= 1e-3):
-            raise WarpingOOBError("The perspective is so strong that a part of the patch has no source.")
-        corners = corners[:, :3] / corners[:, 3:]
-        return corners.min(0), corners.max(0)
-
-
-def _draw_position(matrix, grids, rng):
-    """A point of the image, so that with it as centre all grids lie inside and unwarped voxels fall on voxels."""
-    inverse = np.linalg.inv(matrix)
-    first = inverse[:3, 3] / inverse[3, 3]  # the source of patch voxel 0, from the centre
-    low, high = np.full(3, -np.inf), np.full(3, np.inf)
-    for grid in grids:
-        a, b = grid.bounds(inverse)
-        low = np.maximum(low, grid.surplus - a)
-        high = np.minimum(high, grid.surplus + grid.size - 1 - b)
-    low, high = np.ceil(low + first - _SLACK), np.floor(high + first + _SLACK)
-    if np.any(low > high):
-        k = int(np.argmax(low > high))
-        spans = "; ".join(f"its {g.name} spans {np.subtract(*g.bounds(inverse)[::-1])[k] + 1:.1f} of {g.size[k]} voxels"
-                          for g in grids)
-        raise WarpingOOBError(f"The warped patch fits nowhere on axis {'zxy'[k]}: {spans}.")
-    return low + np.floor(rng.random(3) * (high - low + 1)) - first
-
-
-class _Pull:
-    """The work to interpolate a source (f, z, x, y) at the points of a grid; ``fill`` does a part of its rows."""
-
-    def __init__(self, source, inverse, grid, nearest, dtype):
-        low, high = (bound - grid.surplus for bound in grid.bounds(inverse))
-        if np.any(low < -_SLACK) or np.any(high > grid.size - 1 + _SLACK):
-            raise WarpingOOBError(f"Out of bounds for {grid.name}: it has voxels 0 to {grid.size - 1}, needed are "
-                                  f"{np.round(low, 2)} to {np.round(high, 2)}.")
-        self.divisor = np.float32(1)
-        if grid.name == "image":
-            as_float(np.zeros(1, source.dtype))  # raises TypeError if the scale is unknown
-            self.divisor = np.float32(np.iinfo(source.dtype).max if source.dtype.kind == "u" else 1)
-        shift, plain = grid.surplus, _plain(source.dtype)
-        if not (isinstance(source, np.ndarray) and source.flags.c_contiguous and source.dtype == plain):
-            low, high = np.maximum(np.floor(low).astype(int), 0), np.minimum(np.ceil(high).astype(int) + 1, grid.size)
-            source = np.ascontiguousarray(source[(slice(None), *(slice(a, b) for a, b in zip(low, high)))], plain)
-            shift = shift + low
-        self.source, self.grid, self.nearest = source, grid, nearest
-        self.back = np.ascontiguousarray(translate(*-shift) @ inverse)
-        self.out = np.empty((len(source), *grid.shape), dtype)
-        self.rows = int(grid.shape[0] * grid.shape[1])
-
-    def fill(self, first, last):
-        _fill(self.source, self.back, self.grid.origin, self.grid.step, self.nearest, self.divisor, self.out, first, last)
-
-
-def _run(pulls, n_threads):
-    """Do the work; if it is worth it, in slabs, one for each thread, of which this one is the first."""
-    if sum(pull.out.size for pull in pulls) < 50_000:
-        n_threads = 1
-
-    def slab(i):
-        for pull in pulls:
-            pull.fill(pull.rows * i // n_threads, pull.rows * (i + 1) // n_threads)
-
-    if n_threads == 1:
-        return slab(0)
-    with ThreadPoolExecutor(n_threads - 1) as pool:
-        others = [pool.submit(slab, i) for i in range(1, n_threads)]
-        slab(0)
-        for other in others:
-            other.result()
-
-
-def _plain(dtype):
-    """What the compiled code can read: no bool, no half precision, no foreign byte order."""
-    return np.dtype({"bool": np.uint8, "float16": np.float32}.get(dtype.name, dtype)).newbyteorder("=")
-
-
-def free_threads():
-    """How many threads a patch may take: all cores from the main thread, one from a worker, which has company."""
-    if threading.current_thread() is not threading.main_thread():
-        return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@numba.njit(nogil=True, error_model="numpy")
-def _lerp(a, b, f):
-    """From a to b by f; at the ends exactly these, also beside NaN."""
-    return a if f == 0 else b if f == 1 else a + f * (b - a)
-
-
-@numba.njit(nogil=True, error_model="numpy")
-def _fill(source, back, origin, step, nearest, divisor, out, first, last):
-    """Rows ``first`` to ``last`` of the output: the positions of a row, then its 8 corners, then their mean.
-
-    Three short loops, of which the first and last run in vector registers, are 3 times as fast as one long loop; unsigned
-    indices, which need no test for being negative, are worth another 1.5.
-    """
-    _, n0, n1, n2 = source.shape
-    _, _, m1, m2 = out.shape
-    flat, discrete = source.reshape(-1), nearest.any()
-    sz, sx, sy = np.uint64(n1 * n2 * (n0 > 1)), np.uint64(n2 * (n1 > 1)), np.uint64(n2 > 1)
-    high_z, high_x, high_y = float(n0 - 1), float(n1 - 1), float(n2 - 1)
-    top_z, top_x, top_y = max(n0 - 2, 0), max(n1 - 2, 0), max(n2 - 2, 0)
-    corner, closest = np.empty(m2, np.uint64), np.empty(m2, np.uint64)
-    fz, fx, fy = np.empty(m2, np.float32), np.empty(m2, np.float32), np.empty(m2, np.float32)
-    v0, v1, v2, v3, v4, v5, v6, v7 = np.empty((8, m2), source.dtype)
-    for r in range(first, last):
-        i, j = r // m1, r % m1
-        pz, px, py = origin[0] + step[0] * i, origin[1] + step[1] * j, origin[2]
-        z0 = back[0, 0] * pz + back[0, 1] * px + back[0, 2] * py + back[0, 3]
-        x0 = back[1, 0] * pz + back[1, 1] * px + back[1, 2] * py + back[1, 3]
-        y0 = back[2, 0] * pz + back[2, 1] * px + back[2, 2] * py + back[2, 3]
-        w0 = back[3, 0] * pz + back[3, 1] * px + back[3, 2] * py + back[3, 3]
-        dz, dx, dy, dw = back[0, 2] * step[2], back[1, 2] * step[2], back[2, 2] * step[2], back[3, 2] * step[2]
-        for k in range(m2):
-            w = 1 / (w0 + dw * k)
-            z = min(max((z0 + dz * k) * w, 0.0), high_z)
-            x = min(max((x0 + dx * k) * w, 0.0), high_x)
-            y = min(max((y0 + dy * k) * w, 0.0), high_y)
-            a, b, c = min(np.int32(z), top_z), min(np.int32(x), top_x), min(np.int32(y), top_y)
-            fz[k], fx[k], fy[k] = np.float32(z - a), np.float32(x - b), np.float32(y - c)
-            corner[k] = (a * n1 + b) * n2 + c
-            if discrete:
-                closest[k] = (np.int32(np.rint(z)) * n1 + np.int32(np.rint(x))) * n2 + np.int32(np.rint(y))
-        for channel in range(len(source)):
-            row = out[channel, i, j]
-            start = np.uint64(channel * n0 * n1 * n2)
-            if nearest[channel]:
-                for k in range(m2):
-                    row[k] = flat[start + closest[k]]
-                continue
-            for k in range(m2):
-                p = start + corner[k]
-                v0[k], v1[k], v2[k], v3[k] = flat[p], flat[p + sy], flat[p + sx], flat[p + sx + sy]
-                p += sz
-                v4[k], v5[k], v6[k], v7[k] = flat[p], flat[p + sy], flat[p + sx], flat[p + sx + sy]
-            for k in range(m2):
-                near = _lerp(_lerp(np.float32(v0[k]), np.float32(v1[k]), fy[k]),
-                             _lerp(np.float32(v2[k]), np.float32(v3[k]), fy[k]), fx[k])
-                far = _lerp(_lerp(np.float32(v4[k]), np.float32(v5[k]), fy[k]),
-                            _lerp(np.float32(v6[k]), np.float32(v7[k]), fy[k]), fx[k])
-                row[k] = _lerp(near, far, fz[k]) / divisor
+def _parts(matrix, ps, antialias):
+    """How many points, along each axis of the patch, are to be averaged to a voxel."""
+    if not antialias:
+        return 1, 1, 1
+    back = np.linalg.inv(matrix)
+    middle = back @ [*((n - 1) / 2 for n in ps), 1]
+    step = (back[:3, :3] - np.outer(middle[:3] / middle[3], back[3, :3])) / middle[3]
+    return np.maximum(1, np.floor(np.linalg.norm(step, axis=0) + 0.5).astype(int))
 
 
 def xyz2zxy(volume):

@@ -691,3 +691,41 @@ def test_augmentations_are_applied_last_and_only_to_training(plain):
         data.getbatch(augmentations=[("blob", {})])
     with pytest.raises(ValueError, match="channels names .1., but the image has 1"):
         data.getbatch(augmentations={"grey_augment": dict(channels=[1])})
+
+
+def test_a_note_says_which_patch_would_fit(tmp_path, rng, log):
+    raw, lab = rng.integers(0, 256, (12, 40, 40), dtype=np.uint8), np.zeros((12, 40, 40), np.int16)
+    data = BatchCreatorImage(*nodes(patch=(5, 33, 33)), seed=0, **write(tmp_path, [raw], [lab]))
+    data.getbatch()
+    assert not any("NOTE: only about" in m for _, m in log)
+    for _ in range(2):
+        data.getbatch(warp=0.5, warp_args=dict(perspective=True))
+    notes = [m for _, m in log if "NOTE: only about" in m]
+    assert len(notes) == 1 and "of warped patches of (5, 33, 33) fit" in notes[0]
+    assert "With a patch of about (5, " in notes[0]
+    small = BatchCreatorImage(*nodes(), seed=0, **write(tmp_path, [raw], [lab]))
+    small.getbatch(warp=1, warp_args=dict(warp_amount=0.5))
+    assert sum("NOTE: only about" in m for _, m in log) == 1
+
+
+def test_elastic_warps_are_of_warped_samples_only(tmp_path):
+    raw, lab = coded((24, 50, 52), (20, 46, 48))
+    data = BatchCreatorImage(*nodes(n_f=3, dtype="float32"), seed=0, target_discrete_ix=[], **write(tmp_path, [raw], [lab]))
+    bent = dict(elastic=dict(amplitude=3, spacing=10), misalignment=dict(section_probability=0.3, slip=0))
+    part = (slice(None), slice(0, 5), slice(2, 11, 2), slice(2, 11, 2))
+    for k in range(10):
+        image, labels = data.sample(k, warp=1, warp_args=bent)
+        straight = data.sample(k, warp=1)[0]
+        assert not np.array_equal(image, straight)
+        np.testing.assert_allclose(labels, image[part], atol=1e-4)
+        only = data.sample(k, warp=1, flip=False, warp_args=dict(bent, warp_amount=0))[0]
+        assert not np.array_equal(only, np.rint(only)) and np.array_equal(only[0], np.rint(only[0]))
+        assert np.array_equal(data.sample(k, warp=0, warp_args=bent)[0], data.sample(k)[0])
+    data = BatchCreatorImage(*nodes(n_f=3, dtype="float32"), target_vec_ix=[(0, 1, 2)], **write(tmp_path, [raw], [lab]))
+    for bad, kind, message in ((dict(elastic=dict(amplitude=3, spacing=10)), ValueError, "Vectors are not turned"),
+                               (dict(elastic=dict(amplitude=3)), TypeError, "elastic needs both of amplitude, spacing"),
+                               (dict(elastic=dict(sigma=3)), TypeError, "elastic has no argument 'sigma'"),
+                               (dict(misalignment=5), TypeError, "misalignment must be a dict"),
+                               (dict(elastic=dict(amplitude=9, spacing=9)), ValueError, "folds the image")):
+        with pytest.raises(kind, match=message):
+            data.getbatch(warp=1, warp_args=bad)
