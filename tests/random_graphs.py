@@ -5,6 +5,7 @@ out sizes and positions of a recipe without the library.
 """
 from fractions import Fraction
 from itertools import chain
+from math import prod
 
 from hypothesis import HealthCheck, reject, settings
 from hypothesis import strategies as st
@@ -78,7 +79,7 @@ def recipes(draw, upsampling=True, padding=True):
             pushed = 0
         else:
             recipe.append((name, a))
-    if not any(name not in ("push", "merge") for name, _ in recipe):
+    if not any(name not in ("push", "merge") for name, _ in recipe) or shifts(recipe) > 64:
         reject()
     recipe = ndim, recipe
     try:
@@ -89,6 +90,12 @@ def recipes(draw, upsampling=True, padding=True):
     if any(s.numerator > 1 and s.denominator > 1 for s in strides) or max(size) > (40 if ndim < 3 else 24):
         reject()
     return recipe
+
+
+def shifts(steps):
+    """Shifts of the coarsest grid, if all steps follow each other: what a dense prediction costs grows with it."""
+    return prod(prod(a["pool_shape"]) * prod(a["stride"]) if name == "Conv" else prod(a["stride"] or a["pool_shape"])
+                for name, a in steps if name in ("Conv", "Pool"))
 
 
 def pads(recipe):
