@@ -2,6 +2,7 @@
 import inspect
 import logging
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,8 @@ from elektronn2.data.cnndata import MAX_DRAWS, OPTIONS, BatchCreatorImage
 from elektronn2.data.image import fit_border, make_nhood_targets
 from elektronn2.data.sampling import WARP_ARGS, generator
 from elektronn2.data.transformations import get_warped_slice
+from elektronn2.data.volumes import convert, open_volume
+from elektronn2.utils.basic import h5load
 
 ORACLE = Path(__file__).parents[1] / "oracle" / "data"
 
@@ -447,6 +450,45 @@ def test_axes_xyz_and_streamed_files_give_the_same_samples(stream, channels, pla
     assert np.array_equal(wanted.batch(2, 2, warp=1)[0], plain_stream.batch(2, 2, warp=1)[0])
     with ThreadPoolExecutor(4) as pool:
         assert len(list(pool.map(lambda k: plain_stream.batch(k, 2, warp=1), range(8)))) == 8
+
+
+@pytest.mark.parametrize("form", ["em.zarr", "em.h5:raw", "em.npy", "em.tif", "precomputed:em", "array", "zyx"])
+def test_samples_are_the_same_from_every_format(form, plain, tmp_path, log):
+    x, target = nodes()
+    wanted = BatchCreatorImage(x, target, seed=0, valid_cubes=[0], **plain)
+    arrays = {kind: [h5load(tmp_path / f"{kind}_{i}.h5", kind) for i in range(3)] for kind in ("raw", "lab")}
+    files = {}
+    for kind, name in (("raw", "d_files"), ("lab", "l_files")):
+        files[name] = arrays[kind]
+        if form == "zyx":
+            files[name] = [open_volume(a.swapaxes(1, 2), "zyx") for a in arrays[kind]]
+        elif form != "array":
+            files[name] = [re.sub("em(?=[.]|$)", f"{tmp_path}/{kind}_{i}_em", form) for i in range(3)]
+            for array, file in zip(arrays[kind], files[name]):
+                convert(array, file, chunks=8, labels=kind == "lab")
+    for options in (dict(), dict(h5stream=True), dict(max_ram=1e-5)):
+        data = BatchCreatorImage(x, target, tmp_path, tmp_path, seed=0, valid_cubes=[0], **files, **options)
+        assert data.h5stream == bool(options)
+        assert isinstance(data.train_d[0], np.ndarray) == (not options)
+        for k in range(4):
+            for a, b in zip(wanted.sample(k, warp=0.5), data.sample(k, warp=0.5)):
+                assert a.dtype == b.dtype and np.array_equal(a, b)
+        with ThreadPoolExecutor(4) as pool:
+            for k, batch in enumerate(pool.map(lambda k: data.batch(k, 2, warp=0.5), range(4))):  # noqa: B023
+                assert all(map(np.array_equal, batch, wanted.batch(k, 2, warp=0.5)))
+    assert any("max_ram is 0.0 GiB: each patch is read from the files" in m for _, m in log)
+
+
+def test_damaged_volumes_are_named_when_a_patch_is_read(plain, tmp_path):
+    convert(f"{tmp_path}/raw_1.h5:raw", tmp_path / "raw_1.zarr")
+    chunk = tmp_path / "raw_1.zarr/0/c/0/0/0"
+    chunk.write_bytes(chunk.read_bytes()[:-50])
+    files = [("raw_0.h5", "raw"), "raw_1.zarr", ("raw_2.h5", "raw")]
+    data = BatchCreatorImage(*nodes(), seed=0, cube_prios=[0, 1, 0], h5stream=True, **{**plain, "d_files": files})
+    with pytest.raises(OSError, match=r"raw_1.zarr: the box f 0:1, z \d+:\d+, x \d+:\d+, y \d+:\d+ cannot be read: "):
+        data.getbatch()
+    with pytest.raises(OSError, match=r"raw_1.zarr: the box f 0:1, z 0:14, x 0:40, y 0:44 cannot be read: "):
+        BatchCreatorImage(*nodes(), **{**plain, "d_files": files})
 
 
 def test_what_cannot_be_used_is_noted(tmp_path, log):

@@ -16,6 +16,9 @@ def open_stored(path, key=None):
         dataset = find(file, path, key)
         axes, size = dataset.attrs.get("axes"), dataset.attrs.get("element_size_um")
         mask = file["ll_mask"][()] if "ll_mask" in file else None
+    except RuntimeError as error:
+        file.close()
+        raise OSError(f"{path} is damaged: {error}. Copy or make it again.") from error
     except BaseException:
         file.close()
         raise

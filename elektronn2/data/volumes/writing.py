@@ -108,14 +108,14 @@ class PrecomputedWriter(_Writer):
 class NpyWriter(_Writer):
     """A ``.npy`` file, axes (z, x, y) or (f, z, x, y)."""
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.key:
+            raise ValueError("A .npy or .tif file holds one array: name no data set.")
+
     def make(self):
-        self._check()
         shape = self.shape if self.shape[0] > 1 else self.shape[1:]
         self.array = np.lib.format.open_memmap(self.path, "w+", self.dtype, shape)
-
-    def _check(self):
-        if self.key:
-            raise ValueError("A .npy file holds one array: name no data set.")
 
     def open(self):
         self.array = np.load(self.path, mmap_mode="r+")
@@ -130,7 +130,6 @@ class TiffWriter(NpyWriter):
     """BigTIFF, not compressed, axes ZYX or CZYX."""
 
     def make(self):
-        self._check()
         tifffile = need("tifffile", "volumes")
         f, z, x, y = self.shape
         tifffile.memmap(self.path, shape=(f, z, y, x) if f > 1 else (z, y, x), dtype=self.dtype, bigtiff=True,
@@ -170,7 +169,7 @@ class H5Writer(_Writer):
     def finish(self):
         shape, f = (self.shape, [1]) if self.shape[0] > 1 else (self.shape[1:], [])
         gathered = self.path.with_name(self.path.name + ".h5")
-        with atomic_write(gathered) as temporary, h5py.File(temporary, "w") as out:
+        with atomic_write(gathered) as temporary, h5py.File(temporary, "w", libver=("v110", "v110")) as out:  # all checked
             dataset = out.create_dataset(self.key or "data", shape, self.dtype, chunks=(*f, *self.chunks),
                                          compression="lzf", fletcher32=True, track_times=False)
             dataset.attrs["axes"] = "fzxy" if f else "zxy"
