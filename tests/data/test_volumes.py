@@ -1,5 +1,7 @@
 """Volumes: the same box from every format, axes and voxel sizes from metadata, errors that say where, threads."""
 import json
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -11,7 +13,7 @@ import tensorstore as ts
 import tifffile
 import zarr
 
-from elektronn2.data.volumes import Address, Volume, extras, open_volume
+from elektronn2.data.volumes import Address, Volume, convert, extras, open_volume
 from elektronn2.data.volumes.volume import Stored
 
 SHAPE = (2, 7, 20, 18)  # f, z, x, y
@@ -293,6 +295,16 @@ def test_damaged_chunks(name, chunk, raw, tmp_path):
     with pytest.raises(OSError, match=r"em\.\w+.* the box f 0:2, z 0:7, x 0:20, y 0:18 cannot be read: |"
                                       r"em: the box f 0:2, z 0:7, x 0:20, y 0:18 cannot be read: "):
         volume[:]
+
+
+def test_the_error_is_the_last_that_is_said(raw, tmp_path):
+    """Python tells of all reading that was under way when the process ends."""
+    convert(np.tile(raw[0], (10, 10, 10)), tmp_path / "em.zarr", chunks=8, shards=64)
+    chunk = tmp_path / "em.zarr/0/c/0/0/0"
+    chunk.write_bytes(chunk.read_bytes()[:-50])
+    code = "import sys; from elektronn2.data.volumes import open_volume; open_volume(sys.argv[1])[:]"
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "em.zarr"], capture_output=True, text=True)
+    assert done.stderr.strip().split("\n")[-1].startswith(f"OSError: {tmp_path}/em.zarr: the box f 0:1, z 0:70")
 
 
 def test_a_missing_library_names_its_extra(monkeypatch):

@@ -1,4 +1,9 @@
 """Zarr v2 and v3, with shards, and OME-Zarr 0.4 and 0.5 (zarr)."""
+import asyncio
+import contextlib
+import importlib
+import time
+
 from elektronn2.data.volumes.extras import need
 from elektronn2.data.volumes.volume import Stored
 
@@ -37,7 +42,31 @@ def open_stored(path, key=None):
         raise OSError(f"{place} cannot be read as Zarr: {type(error).__name__}: {error}.") from error
     if axes is None or len(axes) != found.ndim:
         axes, voxel_size = _names(found), None
-    return Stored(found, axes, voxel_size, found.chunks)
+    return Stored(_Array(found), axes, voxel_size, found.chunks)
+
+
+class _Array:
+    """An array that, if it cannot be read, lets the reading of other chunks end.
+
+    Else Python tells of each of these, when the process ends, in many lines below the error.
+    """
+
+    def __init__(self, array):
+        self.array, self.shape, self.dtype = array, array.shape, array.dtype
+
+    def __getitem__(self, box):
+        try:
+            return self.array[box]
+        except Exception:
+            with contextlib.suppress(Exception):  # where it is may change; it is not worth another error
+                importlib.import_module("zarr.core.sync").sync(_settle())
+            raise
+
+
+async def _settle():
+    deadline = time.monotonic() + 5  # other threads may go on reading for ever
+    while (others := asyncio.all_tasks() - {asyncio.current_task()}) and time.monotonic() < deadline:
+        await asyncio.wait(others, timeout=1)
 
 
 class NoArray(KeyError):
