@@ -38,7 +38,8 @@ _DEFAULTS = dict(
     initial_prev_h=1.0,       # hours of training until the first preview
     prev_save_h=3.0,          # hours between later previews
     overwrite=False,          # delete an earlier run of the same name
-    background_processes=False,  # threads that prepare batches: False, True (2), or a number (at least 2)
+    background_processes=False,  # workers that prepare batches: False, True (2), or a number (at least 2)
+    background_kind="threads",   # or 'processes', for data in plain Python
     backupsrc=True,           # keep the library's source beside the run
 )
 
@@ -59,6 +60,7 @@ _CHOICES = dict(
     precision=("float32", "bfloat16", "float16", "float64"),
     memory_format=("auto", "channels_last", "contiguous"),
     compile_backend=("auto", "eager", "inductor"),
+    background_kind=("threads", "processes"),
 )
 
 _LEAST = dict(time_per_step_smoothing_length=1, loss_smoothing_length=1, param_save_it=1, initial_prev_h=0, prev_save_h=0,

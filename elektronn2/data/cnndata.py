@@ -148,6 +148,13 @@ class BatchCreatorImage:
         self.n_successful_warp = self.n_failed_warp = 0
         logger.info("%s", self)
 
+    def __getstate__(self):
+        """For a copy in another process: it gets a lock of its own."""
+        return {k: v for k, v in vars(self).items() if k != "_lock"}
+
+    def __setstate__(self, state):
+        vars(self).update(state, _lock=threading.Lock())
+
     # -- what is read ----------------------------------------------------------------------------
     def _take_geometry(self, input_node, target_node):
         source, target = input_node.shape, target_node.shape

@@ -2,6 +2,7 @@
 
 One compiled pass, which reads only what it needs, in the dtype in which it is stored.
 """
+import multiprocessing
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -171,7 +172,7 @@ _STRAIGHT = (*np.zeros((3, 0)), np.zeros(0, int), np.zeros((3, 0, 0, 0)), np.zer
 
 def free_threads():
     """How many threads a patch may take: all cores from the main thread, one from a worker, which has company."""
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread() or multiprocessing.parent_process() is not None:
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -1,25 +1,39 @@
-"""Background loading: threads that prepare batches while the network computes."""
+"""Background loading: threads or processes that prepare batches while the network computes."""
 import itertools
 import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
+import torch
 
 logger = logging.getLogger("elektronn2log")
 
+KINDS = ("threads", "processes")
+_target = None  # in a worker process: what it calls
+
 
 class BackgroundProc:
-    """Calls ``target`` in ``n_proc`` threads ahead of time and hands out the results in the order of the calls.
+    """Calls ``target`` by ``n_proc`` workers ahead of time and hands out the results in the order of the calls.
 
-    Threads, not processes: cutting, warping and numpy let go of the interpreter's lock, nothing is copied, and what
-    ``target`` raises arrives at :meth:`get`. ``target_args``, ``target_kwargs``: its arguments; a change of the
-    dict holds for all calls from the next :meth:`reset` on. ``first``: if given, each call gets a number as its first
-    argument, counted from ``first``: then the results do not depend on the number of threads, if ``target`` is a pure
-    function of its arguments. ``dtypes``, ``shapes``: if given, what each result must have. ``profile``: log how long
-    :meth:`get` waited, at :meth:`shutdown`.
+    ``kind``: 'threads', which share everything and copy nothing; they are as many cores' work as ``target`` lets go of the
+    interpreter's lock, as cutting, warping and numpy do. Or 'processes', for a ``target`` in plain Python: it is copied
+    into each, so later changes of it are not seen, and must be picklable unless ``start_method`` is 'fork'.
+    ``start_method``: of the processes, 'fork' (default on Linux: memory is shared until it is written), 'spawn' (default
+    elsewhere) or 'forkserver'.
+
+    ``target_args``, ``target_kwargs``: arguments of the calls; a change of the dict holds for all calls from the next
+    :meth:`reset` on. ``first``: if given, each call gets a number as its first argument, counted from ``first``: then the
+    results do not depend on the number of workers, if ``target`` is a pure function of its arguments. ``dtypes``,
+    ``shapes``: if given, what each result must have. ``profile``: log how long :meth:`get` waited, at :meth:`shutdown`.
 
     >>> import numpy
     >>> squares = BackgroundProc(lambda n: numpy.array([n * n]), n_proc=2, first=3)
@@ -29,18 +43,27 @@ class BackgroundProc:
     """
 
     def __init__(self, target, dtypes=None, shapes=None, n_proc=1, target_args=(), target_kwargs=None, profile=False,
-                 first=None):
+                 first=None, kind="threads", start_method=None):
         if n_proc < 1:
-            raise ValueError(f"BackgroundProc needs at least one thread, got n_proc={n_proc}.")
-        self.target, self.dtypes, self.shapes, self.n_proc = target, dtypes, shapes, n_proc
+            raise ValueError(f"BackgroundProc needs at least one worker, got n_proc={n_proc}.")
+        if kind not in KINDS:
+            raise ValueError(f"kind must be {' or '.join(map(repr, KINDS))}, got {kind!r}.")
+        self.target, self.dtypes, self.shapes, self.n_proc, self.kind = target, dtypes, shapes, n_proc, kind
+        self.start_method = start_method or ("fork" if sys.platform == "linux" else "spawn")
         self.target_args, self.profile = target_args, profile
         self.target_kwargs = {} if target_kwargs is None else target_kwargs
         self.number = first
         self.waited, self.served = 0.0, 0
-        self._pool = ThreadPoolExecutor(n_proc, thread_name_prefix="batch")
-        self._start()
+        self._pool, self._queue = self._new_pool(), deque()
+        self._fill()
 
-    def _start(self):
+    def _new_pool(self):
+        if self.kind == "threads":
+            return ThreadPoolExecutor(self.n_proc, thread_name_prefix="batch")
+        context = multiprocessing.get_context(self.start_method)
+        return ProcessPoolExecutor(self.n_proc, context, _begin, (self.target,))
+
+    def _fill(self):
         self._counter = None if self.number is None else itertools.count(self.number)
         self._queue = deque()
         for _ in range(2 * self.n_proc):
@@ -48,10 +71,12 @@ class BackgroundProc:
 
     def _submit(self):
         numbered = () if self._counter is None else (next(self._counter),)
-        self._queue.append(self._pool.submit(self.target, *numbered, *self.target_args, **self.target_kwargs))
+        call = self.target if self.kind == "threads" else _call
+        self._queue.append(self._pool.submit(call, *numbered, *self.target_args, **self.target_kwargs))
 
     def get(self, timeout=None):
-        """The next result. TimeoutError after ``timeout`` seconds without one; whatever ``target`` raises."""
+        """The next result. TimeoutError after ``timeout`` seconds without one; whatever ``target`` raises, with its
+        traceback; RuntimeError if a process was killed."""
         start = time.perf_counter()
         try:
             result = self._queue[0].result(timeout or None)
@@ -59,6 +84,9 @@ class BackgroundProc:
             if self._queue[0].done():  # raised by target itself
                 raise
             raise TimeoutError(f"No batch was ready within {timeout} s.") from None
+        except BrokenProcessPool as error:
+            raise RuntimeError("A process that prepares batches has ended all of a sudden. Was it killed, because memory "
+                               "was used up? Use fewer, or threads.") from error
         except Exception as error:
             error.add_note(f"(raised in the background by {getattr(self.target, '__qualname__', self.target)}"
                            + ("" if self.number is None else f", for batch number {self.number}") + ")")
@@ -80,16 +108,42 @@ class BackgroundProc:
                 raise ValueError(f"{self.target} returned arrays of {what} {got}, expected {list(wanted)}.")
 
     def reset(self):
-        """Drop what was prepared and prepare it again, with the arguments as they are now."""
+        """Drop what was prepared and prepare it again, with the arguments as they are now; also after an error."""
         for future in self._queue:
             future.cancel()
-        self._start()
+        try:
+            self._fill()
+        except BrokenProcessPool:
+            self._pool = self._new_pool()
+            self._fill()
 
     def shutdown(self):
-        """End the threads; prepared results are dropped."""
+        """End the workers; prepared results are dropped."""
         for future in self._queue:
             future.cancel()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.shutdown(wait=self.kind == "processes", cancel_futures=True)
         if self.profile and self.served:
-            logger.info("%d batches from %d threads: waited %.1f ms for each", self.served, self.n_proc,
+            logger.info("%d batches from %d %s: waited %.1f ms for each", self.served, self.n_proc, self.kind,
                         1e3 * self.waited / self.served)
+
+
+def _begin(target):
+    """In a new process: take the target, leave Ctrl+C to the parent, and end when that is gone."""
+    global _target
+    _target = target
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent():
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _call(*args, **kwargs):
+    return _target(*args, **kwargs)
+
+
+def pinned(arrays):
+    """Arrays in page-locked memory, from which a GPU copies while the processor goes on. Needs CUDA."""
+    return tuple(torch.from_numpy(np.ascontiguousarray(a)).pin_memory().numpy() for a in arrays)

@@ -17,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import elektronn2.data
 from elektronn2.config import config
+from elektronn2.neuromancer.function import resolve_device
 from elektronn2.neuromancer.init import reseed
 from elektronn2.neuromancer.manager import model_manager
 from elektronn2.neuromancer.model import modelload
@@ -24,7 +25,7 @@ from elektronn2.neuromancer.optimiser import OPTIMISERS
 from elektronn2.training import callbacks, preview
 from elektronn2.training.history import HistoryTracker
 from elektronn2.training.loop import Loop, StopTraining
-from elektronn2.training.parallelisation import BackgroundProc
+from elektronn2.training.parallelisation import BackgroundProc, pinned
 from elektronn2.training.schedule import Schedule
 from elektronn2.training.shell import Shell
 from elektronn2.training.trainutils import HYPER, VARIABLES
@@ -61,6 +62,7 @@ class Trainer:
         self._monitored = 0
         self.created = {}
         self.model = self._make_model()
+        self.first_batch = self.model.iterations  # a model that goes on gets the batches that it has not seen
         self.schedules = self.bind_schedules()
         self.data = self._make_data()
         self.batch_size = self._check_batch_size()
@@ -163,13 +165,16 @@ class Trainer:
     # -- batches ---------------------------------------------------------------------------------
     def make_batch(self, number, source="train", size=None, **more):
         """Tuple of arrays for a training step. Data that number their batches give the same one for the same number."""
-        arguments = {**self.exp_config.data_batch_args, **more}
-        size = size or self.batch_size
+        arguments = self._batch_arguments(source, size, **more)
         if hasattr(self.data, "batch"):
-            batch = self.data.batch(number, batch_size=size, source=source, **arguments)
-        else:
-            with self._lock:  # other data may not be meant for several threads
-                batch = self.data.getbatch(batch_size=size, source=source, **arguments)
+            return self._complete(self.data.batch(number, **arguments))
+        with self._lock:  # other data may not be meant for several threads
+            return self._complete(self.data.getbatch(**arguments))
+
+    def _batch_arguments(self, source="train", size=None, **more):
+        return {"batch_size": size or self.batch_size, "source": source, **self.exp_config.data_batch_args, **more}
+
+    def _complete(self, batch):
         if not isinstance(batch, (tuple, list)) or not batch:
             raise ValueError(f"{type(self.data).__name__}.getbatch must return a tuple of arrays, like (images, targets), "
                              f"but it returned {type(batch).__name__}.")
@@ -182,14 +187,32 @@ class Trainer:
         self.model.loss(*self.make_batch(MONITOR - 1))
 
     def _start_batches(self):
-        workers = config.background_processes
-        if workers:
-            self._batches = BackgroundProc(self.make_batch, n_proc=max(2, int(workers)), first=0)
-        else:
-            self._batches = None
+        processes = config.background_kind == "processes"
+        self._batches = None
+        if not config.background_processes:
+            return
+        if processes and not hasattr(self.data, "batch"):
+            raise ValueError("background_kind='processes' needs data that number their batches, but "
+                             f"{type(self.data).__name__} has no method batch(number, ...): each process would make the "
+                             "same ones. Use 'threads'.")
+        self._batches = BackgroundProc(
+            self.data.batch if processes else self._prepare, n_proc=max(2, int(config.background_processes)),
+            target_kwargs=self._batch_arguments() if processes else None, first=self.first_batch + self.loop.step,
+            kind=config.background_kind)
+
+    def _prepare(self, number):
+        """A batch for a training step, where the device takes it from without waiting."""
+        return self._pinned(self.make_batch(number))
+
+    def _pinned(self, batch):
+        return pinned(batch) if resolve_device(config.device).startswith("cuda") else batch
 
     def next_batch(self):
-        return self._batches.get() if self._batches else self.make_batch(self.loop.step)
+        """The next batch, from the workers or made now."""
+        if self._batches is None:
+            return self.make_batch(self.first_batch + self.loop.step)
+        batch = self._batches.get()
+        return self._pinned(self._complete(batch)) if self._batches.kind == "processes" else batch
 
     # -- the run ---------------------------------------------------------------------------------
     def run(self):
@@ -247,8 +270,10 @@ class Trainer:
             self.interrupted = False
             if not go_on:
                 raise StopTraining("Ended by the user.")
-            if self._batches:
-                self._batches.reset()  # arguments of the data may have been changed
+            if self._batches:  # arguments of the data may have been changed
+                if self._batches.kind == "processes":
+                    self._batches.target_kwargs = self._batch_arguments()
+                self._batches.reset()
 
     def tick(self):
         """Add the time since the last tick."""
@@ -277,7 +302,8 @@ class Trainer:
             return 0.0, 0.0
         total = -(-self.exp_config.monitor_batch_size // self.batch_size) * self.batch_size
         try:
-            batch = self.make_batch(MONITOR + self._monitored, source, total)
+            number = self._monitored if source == "train" else 0  # validation is always on the same examples
+            batch = self.make_batch(MONITOR + number, source, total)
         except ValueError as error:
             if source == "train":
                 raise

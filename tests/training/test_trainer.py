@@ -1,6 +1,7 @@
 """A whole run without a terminal: what it computes, what it writes, and how it ends."""
 import csv
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -48,14 +49,15 @@ def final_parameters(path):
     return model.get_param_values(as_list=True)
 
 
-def test_the_result_does_not_depend_on_the_number_of_threads(tmp_path):
-    """The same seed gives the same parameters, to the last bit, with no, two and five threads, and other monitoring."""
+def test_the_result_does_not_depend_on_the_workers(tmp_path):
+    """The same seed gives the same parameters, to the last bit, with no, two and five workers, and other monitoring."""
     results = []
-    for i, (threads, every) in enumerate(((False, 5), (2, 5), (5, 0))):
+    for i, (workers, kind, every) in enumerate(((False, "threads", 5), (2, "threads", 5), (5, "threads", 0),
+                                                (2, "processes", 5))):
         folder = tmp_path / str(i)
         folder.mkdir()
         results.append(final_parameters(write_config(folder, change={
-            "background_processes = 2": f"background_processes = {threads}",
+            "background_processes = 2": f"background_processes = {workers}\nbackground_kind = {kind!r}",
             "history_freq = 5": f"history_freq = {every}"})))
     for other in results[1:]:
         for a, b in zip(results[0], other):
@@ -161,6 +163,51 @@ def test_a_data_class_of_ones_own(tmp_path, threads):
     assert run_with_threads(own_data(tmp_path, fail_at=-1), threads) == 0
 
 
+def test_processes_need_batches_with_numbers(tmp_path, capsys):
+    path = own_data(tmp_path)
+    path.write_text(path.read_text() + "\nbackground_kind = 'processes'\n")
+    assert run(path) == 1
+    assert "Data has no method batch(number, ...): each process would make the same ones." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["threads", "processes"])
+def test_arguments_that_are_changed_in_a_pause_reach_the_workers(tmp_path, kind):
+    path = write_config(tmp_path, extra=f"\nbackground_kind = {kind!r}\nhistory_freq = 0\nn_steps = 4\n")
+    trainer = Trainer(ExperimentConfig(path))
+
+    def interact():
+        trainer.exp_config.data_batch_args.update(warp=0.0, grey_augment_channels=[])
+        return True
+
+    def spy(*batch, **kwargs):
+        seen.append(batch)
+        return step(*batch, **kwargs)
+    before, seen, step = [trainer.make_batch(k) for k in range(4)], [], trainer.model.trainingstep
+    trainer.model.trainingstep, trainer.terminal, trainer.shell = spy, True, SimpleNamespace(interact=interact)
+    trainer.interrupted = True  # after the first step
+    assert trainer.run()
+    after = [trainer.make_batch(k) for k in range(4)]
+    for got, wanted in zip(seen, before[:1] + after[1:], strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(got, wanted, strict=True))
+    assert not np.array_equal(before[2][0], after[2][0])
+
+
+def test_validation_is_on_the_same_examples_every_time(tmp_path):
+    trainer = Trainer(ExperimentConfig(write_config(tmp_path)))
+    seen = {"train": [], "valid": []}
+    make_batch = trainer.make_batch
+
+    def spy(number, source="train", size=None, **more):
+        if size:
+            seen[source].append(make_batch(number, source, size, **more)[0])
+        return make_batch(number, source, size, **more)
+    trainer.make_batch = spy
+    assert trainer.run()
+    assert len(seen["valid"]) == len(seen["train"]) == 3
+    assert all(np.array_equal(seen["valid"][0], other) for other in seen["valid"])
+    assert not np.array_equal(seen["train"][0], seen["train"][1])
+
+
 def run_with_threads(path, threads):
     path.write_text(path.read_text() + f"\nbackground_processes = {threads}\nhistory_freq = 0\n")
     return run(path)
@@ -263,7 +310,7 @@ def test_going_on_from_a_model(tmp_path):
 
 
 def test_going_on_from_a_checkpoint(tmp_path, capsys):
-    """7 steps of a run that goes on from the checkpoint of another, against the same batches by hand."""
+    """7 steps of a run that goes on from the checkpoint of another, against the next batches by hand, and a run of 12."""
     change = {'"warp": 0.5': '"warp": 0.0', '"wd": 0.5e-4': '"wd": 0.5e-4, "ema": 0.8, "clip_norm": 0.1',
               '{"lr": {"dec": 0.995}}': "None"}
     first = write_config(tmp_path, change={**change, "n_steps = 12": "n_steps = 5"})
@@ -272,12 +319,16 @@ def test_going_on_from_a_checkpoint(tmp_path, capsys):
     trainer = go_on(tmp_path, first, folder / "run-LAST.mdl", "n_steps = 7")
     assert "AdamW goes on after 5 steps" in capsys.readouterr().err
     model = nm.model.modelload(folder / "run-LAST.mdl")
-    batches = [trainer.make_batch(i) for i in range(7)]
+    batches = [trainer.make_batch(i) for i in range(5, 12)]  # those that the first run has not seen
     assert trainer.run()
     for batch in batches:
         model.trainingstep(*batch, optimiser="AdamW")
     assert trainer.model.iterations == model.iterations == 12 and trainer.model.optimiser("AdamW").t == 12
     for a, b in zip(trainer.model.get_param_values(as_list=True), model.get_param_values(as_list=True), strict=True):
+        np.testing.assert_array_equal(a, b)
+    (tmp_path / "whole").mkdir()
+    whole = final_parameters(write_config(tmp_path / "whole", change=change))
+    for a, b in zip(trainer.model.get_param_values(as_list=True), whole, strict=True):
         np.testing.assert_array_equal(a, b)
     fresh = go_on(tmp_path, first, folder / "run-FINAL.mdl", "save_name = 'third'")
     assert not fresh.model.used_optimisers and not fresh.model.averages, "the final model has no state"
