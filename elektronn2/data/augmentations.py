@@ -11,12 +11,12 @@ AUGMENTATIONS = {name: getattr(module, name) for module in (non_geometric_augmen
                  for name in module.__all__ if name.islower()}
 
 
-def augment(image, augmentations, rng):
+def augment(image, augmentations, rng, applied=None):
     """A new image, after each of the ``augmentations`` was applied with its probability, in order.
 
     ``image``: (f, z, x, y) or (f, x, y), float in 0..1. ``augmentations``: a dict, or a list of pairs, of names and
     dicts of arguments, among which there may be ``probability``, that of the whole (default 1). ``rng``: a
-    np.random.Generator.
+    np.random.Generator. ``applied``: a list that gets the names of those that were.
 
     >>> image = np.ones((1, 9, 8, 8), np.float32)
     >>> new = augment(image, [("missing_sections", dict(section_probability=0.5))], np.random.default_rng(0))
@@ -26,6 +26,8 @@ def augment(image, augmentations, rng):
     for name, probability, arguments in as_augmentations(augmentations):
         if rng.random() < probability:
             image = _call(name, image, arguments, rng)
+            if applied is not None:
+                applied.append(name)
     return image
 
 

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from elektronn2.data import non_geometric_augmentation as nga
 from elektronn2.data.augmentations import augment, check_augmentations
+from elektronn2.data.explain import Explanation, Facts
 from elektronn2.data.image import BORDER_MODES, fit_border, make_affinities, make_nhood_targets
 from elektronn2.data.io import check_files, file_list, title
 from elektronn2.data.masks import Masked
@@ -447,12 +448,24 @@ class BatchCreatorImage:
 
     def sample(self, index, source="train", **options):
         """Sample ``index`` of a source: what :meth:`getbatch` returns, without the batch axis."""
-        return self._sample(index, source, self._options(options))
+        return self._sample(index, source, self._options(options))[0]
+
+    def explain(self, index, source="train", path=None, **options):
+        """How :meth:`sample` of the same arguments came about: cube, position, matrix and augmentations, to be printed.
+
+        ``path``: of a picture (PNG) of image and target, to be written. Returns an
+        :class:`~elektronn2.data.explain.Explanation`, which also has them as attributes.
+        """
+        arrays, facts = self._sample(index, source, self._options(options))
+        explanation = Explanation(facts, arrays, *self._volume_geometry()[:3], self.targets)
+        if path is not None:
+            explanation.draw(path)
+        return explanation
 
     def _batch(self, number, batch_size, source, options):
         if operator.index(batch_size) < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-        samples = [self._sample(number * batch_size + i, source, options) for i in range(batch_size)]
+        samples = [self._sample(number * batch_size + i, source, options)[0] for i in range(batch_size)]
         return tuple(map(np.stack, zip(*samples)))
 
     def _options(self, given):
@@ -510,7 +523,9 @@ class BatchCreatorImage:
         return cubes[rng.choice(len(cubes), p=self.cube_prios) if source == "train" else rng.integers(len(cubes))]
 
     def _sample(self, index, source, options):
+        """(arrays, Facts) of a sample."""
         self._of(source)
+        facts = Facts(index, source, self.seed)
         rng = generator(self.seed, 2 * index + (source == "valid"))
         augment = source == "train" or options.augment_valid
         if self.mode == "img-scalar":
@@ -519,25 +534,33 @@ class BatchCreatorImage:
             if augment and options.flip:
                 image = _turn(image, rng)
         else:
-            cube, image, target = self._draw_patch(index, source, options, augment, rng)
+            cube, image, target, drawn = self._draw_patch(index, source, options, augment, rng, facts)
+            facts.matrix, facts.bend = drawn["matrix"], drawn["bend"]
+        facts.cube = cube.name
+        facts.lap("reading and warping")
         if self.h5stream:
             self._check_values(f"A patch of {cube.name}", image)
             self._check_labels(f"A patch of {cube.name}", target)
+            facts.lap("checks")
         if source == "train":
             self._note_clipping(options)
-            image = _spoil(image, options, rng)
+            image = _spoil(image, options, rng, facts.augmentations)
+            facts.lap("grey values")
         if target.dtype.kind == "f":
             target = np.where(np.isnan(target), IGNORE, target)
         targets = self._targets(target, options) if self.mode == "img-img" else (target.astype(self.t_dtype),)
         if self.ndim == 2 and self.mode == "img-img":
             image, targets = image[:, 0], [t[:, 0] for t in targets]
         masks = tuple(cube.ll_mask) if options.ret_ll_mask else ()
-        return (np.ascontiguousarray(image), *map(np.ascontiguousarray, targets), *masks)
+        arrays = (np.ascontiguousarray(image), *map(np.ascontiguousarray, targets), *masks)
+        facts.lap("targets")
+        return arrays, facts
 
-    def _draw_patch(self, index, source, options, augment, rng):
-        warp = augment and rng.random() < options.warp
+    def _draw_patch(self, index, source, options, augment, rng, facts):
+        """(cube, image, target, dict of matrix and bend); ``facts`` get what else is to be known."""
+        warp = facts.warped = bool(augment and rng.random() < options.warp)
         best = None
-        for _ in range(MAX_DRAWS):
+        for facts.n_draws in range(1, MAX_DRAWS + 1):
             cube = self._draw_cube(rng, source)
             try:
                 patch = self._cut(cube, options, rng, warp, augment and options.flip)
@@ -562,22 +585,26 @@ class BatchCreatorImage:
         self._warn_once("warp", "Sample %d: %d warps in a row fell outside of the cubes, so it was cut without (later ones "
                         "may be, too). The last: %s So far %s. Use a smaller warp_amount, no perspective, a smaller input "
                         "shape or larger cubes.", index, MAX_DRAWS, reason, self.warp_stats)
+        facts.warped = False
         return cube, *self._cut(cube, replace(options, warp_args=None), rng, False, False)
 
     def _cut(self, cube, options, rng, warp, flip):
-        """Image and target patch of a cube; the target dense where all its voxels are still needed."""
-        return self.warp_cut(cube.image, cube.labels, warp, options.warp_args, rng, flip,
-                             options.needs_dense or self.targets is not None, cube.label_offset)
+        """Image and target patch of a cube, and how it was warped; the target dense where all its voxels are still needed."""
+        drawn = {}
+        patch = self.warp_cut(cube.image, cube.labels, warp, options.warp_args, rng, flip,
+                              options.needs_dense or self.targets is not None, cube.label_offset, drawn)
+        return *patch, drawn
 
     def warp_cut(self, img, target, warp=False, warp_params=None, rng=None, flip=True, force_dense=False,
-                 label_offset=None):
+                 label_offset=None, facts=None):
         """Cut a patch and its target at a random place of a volume, warped or not.
 
         ``img``, ``target``: arrays (f, z, x, y), the target at voxel ``label_offset`` of the image (None: centred).
         ``warp``: True, False, or the probability of a warp. ``warp_params``: dict of arguments of
         :func:`~elektronn2.data.transformations.get_warped_slice`: aniso_factor, sample_aniso, warp_amount, lock_z,
         no_x_flip, perspective, elastic, misalignment, antialias. ``rng``: a numpy Generator (default: an unpredictable
-        one). ``flip``, ``force_dense``: as in :meth:`getbatch`.
+        one). ``flip``, ``force_dense``: as in :meth:`getbatch`. ``facts``: a dict that gets 'matrix', which takes image
+        voxels to patch voxels, and 'bend'.
 
         Returns patch (f, z, x, y) float32 and target (f, z, x, y), with the margin that ``targets`` need. Raises
         WarpingOOBError if a warped patch does not fit, TypeError for an unknown name in ``warp_params``, ValueError for an
@@ -592,7 +619,7 @@ class BatchCreatorImage:
         return get_warped_slice(img, patch, target=target, target_ps=target_ps, target_off=offsets,
                                 target_strides=1 if force_dense else strides, target_vec_ix=self.target_vec_ix,
                                 target_discrete_ix=self.target_discrete_ix, rng=rng, flip=flip, n_threads=free_threads(),
-                                label_offset=label_offset, **arguments)
+                                label_offset=label_offset, facts=facts, **arguments)
 
     def _targets(self, target, options):
         """What is trained on, from the labels of a patch (f, z, x, y)."""
@@ -664,13 +691,16 @@ def _turn(image, rng):
     return image.swapaxes(-1, -2) if rng.random() < 0.5 and image.shape[-1] == image.shape[-2] else image
 
 
-def _spoil(image, options, rng):
-    """Changes of grey values, in the order that getbatch tells."""
+def _spoil(image, options, rng, applied):
+    """Changes of grey values, in the order that getbatch tells; their names are added to ``applied``."""
     if options.grey_augment_channels:
+        applied.append("grey_augment")
         image = nga.grey_augment(image, options.grey_augment_channels, rng)
     if rng.random() < options.nga_blur_noise_probability:
+        applied += ["blur_augment", "noise_augment"]
         image = nga.noise_augment(nga.blur_augment(image), rng=rng)
     for name in ("blurry_blobs", "uniform_random_erasing", "noisy_random_erasing"):
         if rng.random() < getattr(options, f"{name}_probability"):
+            applied.append(name)
             image = getattr(nga, name)(image, **(getattr(options, f"{name}_args") or {}), rng=rng)
-    return augment(image, options.augmentations or (), rng)
+    return augment(image, options.augmentations or (), rng, applied)

@@ -165,8 +165,8 @@ def get_warped_slice(img, ps, aniso_factor=2, sample_aniso=True, warp_amount=1.0
     is scaled by ``warp_amount``. They cannot be told for vectors.
 
     ``img``, ``target``, ``ps``, ``target_...``, ``label_offset``, ``n_threads``, ``antialias``, ``defer`` and the results
-    are as in :func:`warp_slice`. ``rng``: np.random.Generator (None: a new one). ``facts``: a dict that gets 'matrix', M as
-    it was drawn. Raises WarpingOOBError if the warped patch, or its target, fits nowhere.
+    are as in :func:`warp_slice`. ``rng``: np.random.Generator (None: a new one). ``facts``: a dict that gets 'matrix' and
+    'bend', M and the deformation as they were drawn. Raises WarpingOOBError if the warped patch, or its target, fits nowhere.
 
     >>> cube = np.random.default_rng(0).integers(0, 255, (1, 20, 60, 60), dtype=np.uint8)
     >>> image, target = get_warped_slice(cube, (5, 21, 21), target=cube, target_ps=(3, 15, 15))
@@ -178,7 +178,7 @@ def get_warped_slice(img, ps, aniso_factor=2, sample_aniso=True, warp_amount=1.0
                              target_ps, rng, flip, target_off, target_strides, label_offset, elastic, misalignment,
                              antialias)
     if facts is not None:
-        facts["matrix"] = matrix
+        facts.update(matrix=matrix, bend=bend)
     return warp_slice(img, ps, matrix, target, target_ps, target_vec_ix, target_discrete_ix, target_off, target_strides,
                       n_threads, label_offset, bend, antialias, defer)
 

@@ -198,7 +198,7 @@ class Trainer:
         self._batches = BackgroundProc(
             self.data.batch if processes else self._prepare, n_proc=max(2, int(config.background_processes)),
             target_kwargs=self._batch_arguments() if processes else None, first=self.first_batch + self.loop.step,
-            kind=config.background_kind)
+            kind=config.background_kind, start_method="spawn" if getattr(self.data, "h5stream", False) else None)
 
     def _prepare(self, number):
         """A batch for a training step, where the device takes it from without waiting."""

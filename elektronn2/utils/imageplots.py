@@ -45,6 +45,48 @@ def plot_trainingtarget(img, lab, stride=1):
     return figure
 
 
+def plot_sample(image, targets, offsets, strides):
+    """Figure of a training sample: a section of each channel of the image, then of each channel of each target.
+
+    ``image``: (f, [z,] x, y); ``targets``: list of arrays (c, [z,] x, y), the first voxel of which lies at voxel ``offsets``
+    of the image, the others ``strides`` apart. x runs to the right, y down. In 3-D, the section in the middle of the
+    targets is shown. The frame is that of the target; what is negative there, so unlabelled, is drawn in grey.
+
+    >>> figure = plot_sample(np.zeros((1, 5, 9, 8)), [np.ones((2, 3, 4, 3))], (1, 1, 1), (1, 2, 2))
+    >>> [ax.get_title() for ax in figure.axes]
+    ['image 0, z = 2', 'target 0', 'target 1']
+    """
+    image, targets, title = np.asarray(image), [np.asarray(t) for t in targets], "image {}"
+    if image.ndim == 4:
+        z = targets[0].shape[1] // 2 if targets else 0
+        where = int(offsets[0] + z * strides[0]) if targets else image.shape[1] // 2
+        image, targets, title = image[:, where], [t[:, z] for t in targets], f"image {{}}, z = {where}"
+    panels = [(title.format(i), channel, None) for i, channel in enumerate(image)]
+    corner, step = offsets[-2:], strides[-2:]
+    for channel in (c for target in targets for c in target):
+        # pixel edges in voxels of the image: left, right, bottom, top
+        (x0, x1), (y0, y1) = ((o - s / 2, o + (n - 0.5) * s) for o, s, n in zip(corner, step, channel.shape))
+        panels.append((f"target {len(panels) - len(image)}", channel, (x0, x1, y1, y0)))
+    columns = min(len(panels), 4)
+    rows = -(-len(panels) // columns)
+    figure = Figure((3.4 * columns, 3.6 * rows), layout="constrained")
+    for ax, (name, values, extent) in zip(figure.subplots(rows, columns, squeeze=False).flat, panels):
+        shown = np.ma.masked_less(values, 0) if extent and values.dtype.kind in "iu" else np.ma.masked_equal(values, -666)
+        ax.set_facecolor("#999999")
+        ax.imshow(shown.T, cmap="gray" if extent is None else "viridis", extent=extent, interpolation="nearest")
+        ax.set_title(name, fontsize=10)
+        ax.set_xlim(-0.5, image.shape[-2] - 0.5)
+        ax.set_ylim(image.shape[-1] - 0.5, -0.5)
+        ax.tick_params(labelsize=8)
+    for ax in figure.axes[len(panels):]:
+        ax.remove()
+    for ax, (_, _, extent) in zip(figure.axes, panels):
+        if targets and extent is None:
+            x0, x1, y1, y0 = panels[-1][2]
+            ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color=FRAME))
+    return figure
+
+
 def embedfilters(filters, border_width=1, normalize=False, output_ratio=1.0, rgb_axis=None):
     """One image of all filters, side by side in rows.
 

@@ -135,7 +135,7 @@ def open_volume(source, axes=None, default_axes=("xy", "zxy", "fzxy")):
             raise ValueError(f"{name} has shape {tuple(stored.array.shape)}, but volumes have axes (z, x, y) or "
                              "(f, z, x, y).")
         axes = default_axes[n - 2]
-    return Volume(stored, name, axes)
+    return Volume(stored, name, axes, (open_volume, (source, axes)))
 
 
 def open_volumes(source):

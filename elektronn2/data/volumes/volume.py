@@ -31,7 +31,8 @@ class Volume:
 
     Attributes: ``shape`` (f, z, x, y), ``dtype`` as stored, ``channels`` = shape[0], ``chunks`` (f, z, x, y) or None for
     what the storage reads at once, ``voxel_size`` (z, x, y) in nanometres or None, ``name``. It may be read in many
-    threads at once. ValueError for axes that do not fit the array.
+    threads at once, and is copied into another process by being ``opened`` there, by a function and its arguments.
+    ValueError for axes that do not fit the array.
 
     >>> volume = Volume(Stored(np.arange(24).reshape(2, 3, 4)), "an array", "zyx")
     >>> volume.shape, volume.channels
@@ -41,7 +42,7 @@ class Volume:
     """
     ndim = 4
 
-    def __init__(self, stored, name, axes):
+    def __init__(self, stored, name, axes, opened=None):
         shape = tuple(map(int, stored.array.shape))
         if len(axes) != len(shape) or len(set(axes)) != len(axes) or not set(axes) >= set("xy"):
             raise ValueError(f"{name} has shape {shape}, which cannot have the axes {axes!r}. Name each of its axes by one "
@@ -49,7 +50,7 @@ class Volume:
         if more := {a: n for a, n in zip(axes, shape) if a not in AXES and n != 1}:
             raise ValueError(f"{name} has the axes {axes!r} and shape {shape}: only one of {more} can be taken. Store it "
                              "apart, with axes z, x, y and f for channels.")
-        self.stored, self.name, self.axes = stored, name, axes
+        self.stored, self.name, self.axes, self.opened = stored, name, axes, opened
         sizes = dict(zip(axes, shape))
         self.shape, self.dtype = tuple(sizes.get(a, 1) for a in AXES), np.dtype(stored.array.dtype)
         chunks = dict(zip(axes, stored.chunks or ()))
@@ -58,6 +59,9 @@ class Volume:
         self.voxel_size = tuple(float(sizes[a]) for a in "zxy") if set("zxy") <= set(sizes) else None
         self._order = [axes.index(a) for a in AXES if a in axes]
         self._order += [i for i, a in enumerate(axes) if a not in AXES]
+
+    def __reduce__(self):
+        return self.opened or (Volume, (self.stored, self.name, self.axes))
 
     @property
     def channels(self):
