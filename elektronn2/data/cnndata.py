@@ -589,7 +589,7 @@ class BatchCreatorImage:
         return cube, *self._cut(cube, replace(options, warp_args=None), rng, False, False)
 
     def _cut(self, cube, options, rng, warp, flip):
-        """Image and target patch of a cube, and how it was warped; the target dense where all its voxels are still needed."""
+        """Image and target patch of a cube, and how it was warped; the target dense where all its voxels are needed."""
         drawn = {}
         patch = self.warp_cut(cube.image, cube.labels, warp, options.warp_args, rng, flip,
                               options.needs_dense or self.targets is not None, cube.label_offset, drawn)

@@ -14,8 +14,8 @@ class Facts:
     """What is noted while a sample is made.
 
     ``matrix``: 4x4, takes voxels (z, x, y, 1) of the image to those of the patch; None for images that are taken whole.
-    ``bend``: a :class:`~elektronn2.data.deformation.Deformation`, or None. ``n_draws``: places and warps that were tried. ``augmentations``: names of those of grey values that were applied.
-    ``seconds``: by stage.
+    ``bend``: a :class:`~elektronn2.data.deformation.Deformation`, or None. ``n_draws``: places and warps that were tried.
+    ``augmentations``: names of those of grey values that were applied. ``seconds``: by stage.
     """
     index: int
     source: str

@@ -166,7 +166,8 @@ def get_warped_slice(img, ps, aniso_factor=2, sample_aniso=True, warp_amount=1.0
 
     ``img``, ``target``, ``ps``, ``target_...``, ``label_offset``, ``n_threads``, ``antialias``, ``defer`` and the results
     are as in :func:`warp_slice`. ``rng``: np.random.Generator (None: a new one). ``facts``: a dict that gets 'matrix' and
-    'bend', M and the deformation as they were drawn. Raises WarpingOOBError if the warped patch, or its target, fits nowhere.
+    'bend', M and the deformation as they were drawn. Raises WarpingOOBError if the warped patch, or its target, fits
+    nowhere.
 
     >>> cube = np.random.default_rng(0).integers(0, 255, (1, 20, 60, 60), dtype=np.uint8)
     >>> image, target = get_warped_slice(cube, (5, 21, 21), target=cube, target_ps=(3, 15, 15))

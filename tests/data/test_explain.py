@@ -48,11 +48,11 @@ def test_it_is_told_in_words(data):
 
 def test_augmentations_are_told_as_they_were_applied(data, monkeypatch):
     called = []
+
+    def watch(name, function):
+        monkeypatch.setattr(nga, name, lambda *args, **kwargs: called.append(name) or function(*args, **kwargs))
     for name in ("grey_augment", "blur_augment", "noise_augment", "blurry_blobs", "noisy_random_erasing"):
-        def spy(*args, name=name, function=getattr(nga, name), **kwargs):
-            called.append(name)
-            return function(*args, **kwargs)
-        monkeypatch.setattr(nga, name, spy)
+        watch(name, getattr(nga, name))
     told = set()
     for k in range(12):
         called.clear()
