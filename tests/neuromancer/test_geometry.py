@@ -48,7 +48,8 @@ def upsampling_of(node, k):
 @pytest.mark.parametrize("n", [60, pytest.param(2000, marks=pytest.mark.slow)])
 def test_random_graphs(n):
     """Sizes, strides and centres as ``trace`` works them out. Every output sees within its window. Without upsampling it
-    sees up to both ends of it, which lie on the image, but for the ``padded`` outermost ones. With upsampling all phases together fill the window, unless something strides after it."""
+    sees up to both ends of it, which lie on the image, but for the ``padded`` outermost ones. With
+    upsampling all phases together fill the window, unless something strides after it."""
     exact = filled = 0
 
     @settings(SETTINGS, max_examples=n)
