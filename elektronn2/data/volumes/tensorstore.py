@@ -1,4 +1,4 @@
-"""N5 and neuroglancer precomputed volumes (tensorstore), in folders and at http, https, s3 and gs URLs."""
+"""N5 and neuroglancer precomputed volumes (tensorstore), in folders and at URLs."""
 import numpy as np
 
 from elektronn2.data.volumes.extras import need

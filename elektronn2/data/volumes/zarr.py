@@ -18,7 +18,7 @@ def open_stored(path, key=None):
     """
     zarr = need("zarr", "zarr")
     if "://" in path:
-        need({"s3": "s3fs", "gs": "gcsfs"}.get(path.split(":")[0], "aiohttp"), "remote")
+        need("s3fs" if path.startswith("s3:") else "aiohttp", "remote")
     key = (key or "").strip("/")
     place = f"{path.rstrip('/')}/{key}" if key else path
     try:
