@@ -60,7 +60,7 @@ def as_augmentations(given):
     return checked
 
 
-def check_augmentations(given, shape=(1, 2, 8, 8)):
+def check_augmentations(given, shape):
     """Raise what :func:`augment` would raise for images of this shape, without any work."""
     for name, _, arguments in as_augmentations(given):
         try:

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from elektronn2.data import non_geometric_augmentation as nga
 from elektronn2.data.augmentations import augment, check_augmentations
+from elektronn2.data.edits import Recipe
 from elektronn2.data.explain import Explanation, Facts
 from elektronn2.data.image import BORDER_MODES, fit_border, make_affinities, make_nhood_targets
 from elektronn2.data.io import check_files, file_list, title
@@ -181,6 +182,11 @@ class BatchCreatorImage:
         classes = [node.n_class for node in losses if hasattr(node, "n_class")]
         one = "f" in target.tags and target["f"] == 1  # affinities, which are made from ids of cells, are three
         self.n_class = min(classes) if classes and one else None
+
+    @property
+    def flat(self):
+        """Whether sections of volumes are cut for a 2-D network."""
+        return self.ndim == 2 and self.mode == "img-img"
 
     def _volume_geometry(self):
         """Patch size, offsets, strides and size of the labels on the axes (z, x, y), also of a 2-D network; the labels with
@@ -446,6 +452,15 @@ class BatchCreatorImage:
         """
         return self._batch(number, batch_size, source, self._options(options))
 
+    def deferred_batch(self, number, batch_size=1, source="train", **options):
+        """The same, but with a list of :class:`~elektronn2.data.edits.Recipe` in place of the images: only what is random is
+        drawn, the voxels that it needs are copied, and the targets made. Of a 2-D network, recipes are of (f, 1, x, y).
+
+        It is for :class:`elektronn2.training.gpu_augmentation.DeviceAugmentation`.
+        """
+        images, *others = self._samples(number, batch_size, source, self._options(options), True)
+        return (list(images), *map(np.stack, others))
+
     def sample(self, index, source="train", **options):
         """Sample ``index`` of a source: what :meth:`getbatch` returns, without the batch axis."""
         return self._sample(index, source, self._options(options))[0]
@@ -463,10 +478,12 @@ class BatchCreatorImage:
         return explanation
 
     def _batch(self, number, batch_size, source, options):
+        return tuple(map(np.stack, self._samples(number, batch_size, source, options)))
+
+    def _samples(self, number, batch_size, source, options, defer=False):
         if operator.index(batch_size) < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-        samples = [self._sample(number * batch_size + i, source, options)[0] for i in range(batch_size)]
-        return tuple(map(np.stack, zip(*samples)))
+        return zip(*(self._sample(number * batch_size + i, source, options, defer)[0] for i in range(batch_size)))
 
     def _options(self, given):
         check_names("getbatch", given, OPTIONS)
@@ -522,8 +539,8 @@ class BatchCreatorImage:
         cubes = self._of(source)
         return cubes[rng.choice(len(cubes), p=self.cube_prios) if source == "train" else rng.integers(len(cubes))]
 
-    def _sample(self, index, source, options):
-        """(arrays, Facts) of a sample."""
+    def _sample(self, index, source, options, defer=False):
+        """(arrays, Facts) of a sample; with ``defer``, a Recipe in place of the image."""
         self._of(source)
         facts = Facts(index, source, self.seed)
         rng = generator(self.seed, 2 * index + (source == "valid"))
@@ -534,14 +551,16 @@ class BatchCreatorImage:
             if augment and options.flip:
                 image = _turn(image, rng)
         else:
-            cube, image, target, drawn = self._draw_patch(index, source, options, augment, rng, facts)
+            cube, image, target, drawn = self._draw_patch(index, source, options, augment, rng, facts, defer)
             facts.matrix, facts.bend = drawn["matrix"], drawn["bend"]
         facts.cube = cube.name
         facts.lap("reading and warping")
         if self.h5stream:
-            self._check_values(f"A patch of {cube.name}", image)
+            self._check_values(f"A patch of {cube.name}", image.source if defer else image)
             self._check_labels(f"A patch of {cube.name}", target)
             facts.lap("checks")
+        if defer:
+            image = Recipe(image.shape, image)
         if source == "train":
             self._note_clipping(options)
             image = _spoil(image, options, rng, facts.augmentations)
@@ -549,21 +568,21 @@ class BatchCreatorImage:
         if target.dtype.kind == "f":
             target = np.where(np.isnan(target), IGNORE, target)
         targets = self._targets(target, options) if self.mode == "img-img" else (target.astype(self.t_dtype),)
-        if self.ndim == 2 and self.mode == "img-img":
-            image, targets = image[:, 0], [t[:, 0] for t in targets]
+        if self.flat:
+            image, targets = image if defer else image[:, 0], [t[:, 0] for t in targets]
         masks = tuple(cube.ll_mask) if options.ret_ll_mask else ()
-        arrays = (np.ascontiguousarray(image), *map(np.ascontiguousarray, targets), *masks)
+        arrays = (image if defer else np.ascontiguousarray(image), *map(np.ascontiguousarray, targets), *masks)
         facts.lap("targets")
         return arrays, facts
 
-    def _draw_patch(self, index, source, options, augment, rng, facts):
+    def _draw_patch(self, index, source, options, augment, rng, facts, defer):
         """(cube, image, target, dict of matrix and bend); ``facts`` get what else is to be known."""
         warp = facts.warped = bool(augment and rng.random() < options.warp)
         best = None
         for facts.n_draws in range(1, MAX_DRAWS + 1):
             cube = self._draw_cube(rng, source)
             try:
-                patch = self._cut(cube, options, rng, warp, augment and options.flip)
+                patch = self._cut(cube, options, rng, warp, augment and options.flip, defer)
             except WarpingOOBError as error:
                 reason = error
                 self._count(warp, False)
@@ -586,17 +605,17 @@ class BatchCreatorImage:
                         "may be, too). The last: %s So far %s. Use a smaller warp_amount, no perspective, a smaller input "
                         "shape or larger cubes.", index, MAX_DRAWS, reason, self.warp_stats)
         facts.warped = False
-        return cube, *self._cut(cube, replace(options, warp_args=None), rng, False, False)
+        return cube, *self._cut(cube, replace(options, warp_args=None), rng, False, False, defer)
 
-    def _cut(self, cube, options, rng, warp, flip):
+    def _cut(self, cube, options, rng, warp, flip, defer):
         """Image and target patch of a cube, and how it was warped; the target dense where all its voxels are needed."""
         drawn = {}
         patch = self.warp_cut(cube.image, cube.labels, warp, options.warp_args, rng, flip,
-                              options.needs_dense or self.targets is not None, cube.label_offset, drawn)
+                              options.needs_dense or self.targets is not None, cube.label_offset, drawn, defer)
         return *patch, drawn
 
     def warp_cut(self, img, target, warp=False, warp_params=None, rng=None, flip=True, force_dense=False,
-                 label_offset=None, facts=None):
+                 label_offset=None, facts=None, defer=False):
         """Cut a patch and its target at a random place of a volume, warped or not.
 
         ``img``, ``target``: arrays (f, z, x, y), the target at voxel ``label_offset`` of the image (None: centred).
@@ -604,7 +623,7 @@ class BatchCreatorImage:
         :func:`~elektronn2.data.transformations.get_warped_slice`: aniso_factor, sample_aniso, warp_amount, lock_z,
         no_x_flip, perspective, elastic, misalignment, antialias. ``rng``: a numpy Generator (default: an unpredictable
         one). ``flip``, ``force_dense``: as in :meth:`getbatch`. ``facts``: a dict that gets 'matrix', which takes image
-        voxels to patch voxels, and 'bend'.
+        voxels to patch voxels, and 'bend'. ``defer``: as in :func:`~elektronn2.data.transformations.warp_slice`.
 
         Returns patch (f, z, x, y) float32 and target (f, z, x, y), with the margin that ``targets`` need. Raises
         WarpingOOBError if a warped patch does not fit, TypeError for an unknown name in ``warp_params``, ValueError for an
@@ -619,7 +638,7 @@ class BatchCreatorImage:
         return get_warped_slice(img, patch, target=target, target_ps=target_ps, target_off=offsets,
                                 target_strides=1 if force_dense else strides, target_vec_ix=self.target_vec_ix,
                                 target_discrete_ix=self.target_discrete_ix, rng=rng, flip=flip, n_threads=free_threads(),
-                                label_offset=label_offset, facts=facts, **arguments)
+                                label_offset=label_offset, facts=facts, defer=defer, **arguments)
 
     def _targets(self, target, options):
         """What is trained on, from the labels of a patch (f, z, x, y)."""

@@ -19,7 +19,8 @@ EVERYWHERE = (...,)
 class Recipe:
     """Stands for an image (f, *spatial) float32 that is not there yet: has its shape, and ``edits`` to be done to it.
 
-    ``edits``: list of (name of a function of this module, region, further arguments).
+    ``source``: what makes the image, an array or a :class:`~elektronn2.data.pullback.Pull`. ``edits``: list of (name of a
+    function of this module, region, further arguments).
 
     >>> recipe = Recipe((1, 2, 4))
     >>> linear(recipe, (0, 1), 1, 0.5)
@@ -29,8 +30,8 @@ class Recipe:
 
     dtype, ndim = np.dtype(np.float32), property(lambda self: len(self.shape))
 
-    def __init__(self, shape):
-        self.shape, self.edits = tuple(shape), []
+    def __init__(self, shape, source=None):
+        self.shape, self.source, self.edits = tuple(shape), source, []
 
     def __len__(self):
         return self.shape[0]
@@ -80,7 +81,7 @@ def shot(image, region, counts, normal):
 
 @_edit
 def blur(image, region, sigma):
-    """Gaussian of standard deviation ``sigma``: a number, or one per axis of the region (0: not along this axis)."""
+    """Gaussian of standard deviation ``sigma``, along all axes of the region."""
     image[region] = gaussian_filter(image[region], sigma)
 
 

@@ -93,9 +93,12 @@ def _shifted(inverse, shift):
 
 
 class Pull:
-    """The work to interpolate a source (f, z, x, y) at the points of a grid; ``fill`` does a part of its rows."""
+    """The work to interpolate a source (f, z, x, y) at the points of a grid; ``fill`` does a part of its rows.
 
-    def __init__(self, source, inverse, grid, nearest, dtype):
+    ``copy``: keep no reference to the source, but a copy of what is needed of it.
+    """
+
+    def __init__(self, source, inverse, grid, nearest, dtype, copy=False):
         low, high = (bound - grid.surplus for bound in grid.bounds(inverse))
         if np.any(low < -_SLACK) or np.any(high > grid.size - 1 + _SLACK):
             raise WarpingOOBError(f"Out of bounds for {grid.name}: it has voxels 0 to {grid.size - 1}, needed are "
@@ -105,11 +108,12 @@ class Pull:
             as_float(np.zeros(1, source.dtype))  # raises TypeError if the scale is unknown
             self.divisor = np.float32(np.iinfo(source.dtype).max if source.dtype.kind == "u" else 1)
         shift, plain = grid.surplus, plain_dtype(source.dtype)
-        if not (isinstance(source, np.ndarray) and source.flags.c_contiguous and source.dtype == plain):
+        if copy or not (isinstance(source, np.ndarray) and source.flags.c_contiguous and source.dtype == plain):
             low, high = np.maximum(np.floor(low).astype(int), 0), np.minimum(np.ceil(high).astype(int) + 1, grid.size)
-            source = np.ascontiguousarray(source[(slice(None), *(slice(a, b) for a, b in zip(low, high)))], plain)
+            source = np.array(source[(slice(None), *(slice(a, b) for a, b in zip(low, high)))], plain, order="C")
             shift = shift + low
         self.source, self.grid, self.nearest = source, grid, nearest
+        self.shape = (len(source), *map(int, grid.shape))
         self.back = _shifted(inverse, shift)
         self.rows = int(grid.shape[0] * grid.shape[1])
         self.dtype, self.bends = dtype, [self._bend(origin) for origin in grid.origins()]
@@ -126,7 +130,7 @@ class Pull:
 
     def start(self):
         """Make room for the result, ``out``."""
-        self.out = np.empty((len(self.source), *self.grid.shape), self.dtype)
+        self.out = np.empty(self.shape, self.dtype)
         self.part = np.empty_like(self.out) if len(self.bends) > 1 else None
 
     def fill(self, first, last):

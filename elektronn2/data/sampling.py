@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from elektronn2.data import non_geometric_augmentation as nga
-from elektronn2.data.augmentations import argument_names, check_augmentations
+from elektronn2.data.augmentations import argument_names, as_augmentations
 from elektronn2.data.deformation import check_elastic
 from elektronn2.utils.validate import suggest
 
@@ -120,7 +120,7 @@ class BatchOptions:
             arguments = getattr(self, f"{name}_args")
             check_names(f"{name}_args", arguments, argument_names(getattr(nga, name)))
             nga.check_blobs(**(arguments or {}))
-        check_augmentations(self.augmentations or ())
+        as_augmentations(self.augmentations or ())
         for name in ("warp", "ignore_thresh", *(f.name for f in fields(self) if f.name.endswith("_probability"))):
             value = getattr(self, name)
             if not isinstance(value, (bool, int, float, np.number)) or not 0 <= value <= 1:

@@ -242,7 +242,7 @@ def warp_slice(img, ps, M, target=None, target_ps=None, target_vec_ix=None, targ
         raise ValueError("Vectors are not turned by elastic and misalignment: leave out target_vec_ix or these.")
     inverse = np.linalg.inv(M)
     grid = Grid("image", img, img, ps, (0, 0, 0), ps, 1, bend=deformation, parts=_parts(M, ps, antialias))
-    pulls = [Pull(img, inverse, grid, np.zeros(len(img), bool), np.float32)]
+    pulls = [Pull(img, inverse, grid, np.zeros(len(img), bool), np.float32, copy=defer)]
     if target is not None:
         nearest = np.ones(len(target), bool)
         if target_discrete_ix is not None:

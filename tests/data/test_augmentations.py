@@ -89,7 +89,7 @@ def test_mistakes_are_named():
         ({"motion_blur": dict(length=(5, 200))}, ValueError, "length must be"),
     ]:
         with pytest.raises(kind, match=message):
-            check_augmentations(given)
+            check_augmentations(given, (1, 2, 8, 8))
 
 
 # -- one by one ------------------------------------------------------------------------------------------
