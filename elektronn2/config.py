@@ -40,6 +40,7 @@ _DEFAULTS = dict(
     overwrite=False,          # delete an earlier run of the same name
     background_processes=False,  # workers that prepare batches: False, True (2), or a number (at least 2)
     background_kind="threads",   # or 'processes', for data in plain Python
+    augmentation_device=None,    # 'cuda': images are warped and augmented there; None: where they are cut
     backupsrc=True,           # keep the library's source beside the run
 )
 

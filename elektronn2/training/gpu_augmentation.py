@@ -30,7 +30,10 @@ class DeviceAugmentation:
         if not hasattr(data, "deferred_batch"):
             raise TypeError(f"augmentation_device is for data of class BatchCreatorImage, not {type(data).__name__}. Set it "
                             "to None.")
-        self.data, self.device = data, resolve_device(device)
+        try:
+            self.data, self.device = data, resolve_device(device)
+        except ValueError as error:
+            raise ValueError(str(error).replace("config.device", "augmentation_device")) from None
 
     def __getattr__(self, name):
         if name == "data":  # not there yet, in a copy
@@ -42,6 +45,11 @@ class DeviceAugmentation:
         recipes, *others = self.data.deferred_batch(number, batch_size, source, **options)
         images = render(recipes, self.device)
         return (images[:, :, 0] if self.data.flat else images, *others)
+
+
+def as_array(values):
+    """A numpy array, from one or from a tensor on any device."""
+    return values.cpu().numpy() if isinstance(values, torch.Tensor) else values
 
 
 def render(recipes, device):

@@ -145,5 +145,6 @@ def _call(*args, **kwargs):
 
 
 def pinned(arrays):
-    """Arrays in page-locked memory, from which a GPU copies while the processor goes on. Needs CUDA."""
-    return tuple(torch.from_numpy(np.ascontiguousarray(a)).pin_memory().numpy() for a in arrays)
+    """Arrays in page-locked memory, from which a GPU copies while the processor goes on; tensors as they are. Needs CUDA."""
+    return tuple(a if isinstance(a, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(a)).pin_memory().numpy()
+                 for a in arrays)

@@ -23,6 +23,7 @@ from elektronn2.neuromancer.manager import model_manager
 from elektronn2.neuromancer.model import modelload
 from elektronn2.neuromancer.optimiser import OPTIMISERS
 from elektronn2.training import callbacks, preview
+from elektronn2.training.gpu_augmentation import DeviceAugmentation, as_array
 from elektronn2.training.history import HistoryTracker
 from elektronn2.training.loop import Loop, StopTraining
 from elektronn2.training.parallelisation import BackgroundProc, pinned
@@ -152,7 +153,8 @@ class Trainer:
         data = kind(self.model.input_node, self.model.target_node, **arguments)
         if not hasattr(data, "getbatch"):
             raise ValueError(f"The data class {kind.__name__} needs a method getbatch(batch_size, source, ...).")
-        return data
+        device = config.augmentation_device
+        return data if device is None else DeviceAugmentation(data, device)
 
     def _check_batch_size(self):
         wanted, own = self.exp_config.batch_size, self.model.batch_size
@@ -191,6 +193,9 @@ class Trainer:
         self._batches = None
         if not config.background_processes:
             return
+        if processes and config.augmentation_device is not None:
+            raise ValueError("background_kind='processes' and augmentation_device exclude each other: images would have to "
+                             "come back from the device. Use 'threads'.")
         if processes and not hasattr(self.data, "batch"):
             raise ValueError("background_kind='processes' needs data that number their batches, but "
                              f"{type(self.data).__name__} has no method batch(number, ...): each process would make the "
@@ -431,7 +436,7 @@ class Trainer:
             return None
         dense = "force_dense" in inspect.signature(self.data.getbatch).parameters
         batch = self.make_batch(self.loop.step if self.loop else 0, **dict(force_dense=True) if dense else {})
-        image, target = batch[0][0], np.where(batch[1][0] == -666, 0, batch[1][0])
+        image, target = as_array(batch[0][0]), np.where(batch[1][0] == -666, 0, batch[1][0])
         stride = model.target_node.shape.strides
         offset = model.target_node.shape.offsets
         if model.ndim == 3:

@@ -5,6 +5,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from configs import write_config
 
 from elektronn2 import neuromancer as nm
 from elektronn2.data import edits
@@ -12,6 +13,8 @@ from elektronn2.data.augmentations import AUGMENTATIONS, augment
 from elektronn2.data.cnndata import BatchCreatorImage
 from elektronn2.data.edits import Recipe
 from elektronn2.training.gpu_augmentation import EDITS, DeviceAugmentation, render
+from elektronn2.training.trainer import Trainer
+from elektronn2.training.trainutils import ExperimentConfig
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 EVERYTHING = [(name, dict(probability=0.3, **({"channels": [0, 1]} if name == "grey_augment" else {})))
@@ -111,3 +114,21 @@ def test_a_recipe_holds_no_more_than_it_needs(tmp_path):
 def test_other_data_and_devices_are_refused():
     with pytest.raises(TypeError, match="is for data of class BatchCreatorImage, not dict"):
         DeviceAugmentation({}, "cpu")
+    with pytest.raises(ValueError, match="augmentation_device = 'gpu' is not a device"):
+        DeviceAugmentation(BatchCreatorImage.__new__(BatchCreatorImage), "gpu")
+
+
+def test_training_takes_images_from_the_device(tmp_path):
+    """By one line in a config; the losses are the same, to the rounding of images."""
+    losses = []
+    for device in (None, "cpu"):
+        extra = f"\nsave_name = 'on_{device}'\naugmentation_device = {device!r}\n"
+        path = write_config(tmp_path, f"on_{device}.py", extra, change={"n_steps = 12": "n_steps = 4"})
+        trainer = Trainer(ExperimentConfig(path))
+        assert trainer.debug_getcnnbatch() is not None and trainer.run()
+        assert isinstance(trainer.loop.batch[0], torch.Tensor if device else np.ndarray)
+        losses.append(trainer.model.loss_smooth)
+    assert abs(losses[0] - losses[1]) < 1e-4
+    path = write_config(tmp_path, "bad.py", extra + "background_kind = 'processes'\nsave_name = 'bad'\n")
+    with pytest.raises(ValueError, match="background_kind='processes' and augmentation_device exclude each other"):
+        Trainer(ExperimentConfig(path)).run()
