@@ -70,8 +70,8 @@ class Geometry:
 
     def padding(self, n):
         """(before, after, skip): input voxels to pad so that the prediction covers a volume of length ``n``, and output
-        voxels to skip then."""
-        before = max(ceil(self.offset / self.scale), 0)
+        voxels to skip then. Before the volume they are a multiple of ``grid``, so that the grid stays at its voxel 0."""
+        before = max(ceil(self.offset / (self.scale * self.grid)), 0) * self.grid
         skip = before * self.scale - self.offset
         missing = n * self.scale + skip - self.size(n + before)
         return before, max(ceil(missing / self.scale), 0), skip

@@ -96,10 +96,14 @@ def test_tiled_equals_whole_on_random_graphs(n):
         whole_size = legal_size(recipe, wanted)
         raw = rng.normal(size=(1, *(n + a.stride - 1 for n, a in zip(whole_size, axes))))
         assert all(len(a.tiles(n)) >= 2 for a, n in zip(axes, raw.shape[1:]))
-        assert close(model.predict_dense(raw), whole(model, raw))
+        plain = model.predict_dense(raw)
+        assert close(plain, whole(model, raw))
 
         padded = model.predict_dense(raw, pad_raw=True)
         assert padded.shape[1:] == tuple(n * a.scale for n, a in zip(raw.shape[1:], axes))
+        if not any(a.border and a.keep_border for a in axes) and all(a.offset >= 0 for a in axes):
+            inner = (slice(None), *(slice(a.offset, a.offset + n) for a, n in zip(axes, plain.shape[1:])))
+            assert close(padded[inner], plain), "the grid is anchored at voxel 0, whether the border is mirrored or not"
         widths = [a.padding(n) for a, n in zip(axes, raw.shape[1:])]
         mirrored = np.pad(raw, [(0, 0), *((before, after + 80) for before, after, _ in widths)], mode="symmetric")
         legal = legal_size(recipe, [n + b + c - a.stride + 1 for a, n, (b, c, _) in zip(axes, raw.shape[1:], widths)])
@@ -172,12 +176,16 @@ def test_documented_networks(name, factor, rng):
     dense = model.predict_dense(raw)
     assert close(dense, whole(model, raw))
 
-    # a smaller volume whose mirrored version has just that size
-    lost = [n - m for n, m in zip(raw.shape[1:], dense.shape[1:])]
-    offset = model.prediction_node.shape.offsets
+    # a smaller volume, mirrored: before it by multiples of the U-Net's total stride, which is cut off again
     small = raw[(slice(None), *(slice(0, n) for n in dense.shape[1:]))]
-    mirrored = np.pad(small, [(0, 0), *((o, n - o) for o, n in zip(offset, lost))], mode="symmetric")
-    assert close(model.predict_dense(small, pad_raw=True), whole(model, mirrored))
+    widths, cuts = [(0, 0)], [slice(None)]
+    for n, m, o, a in zip(raw.shape[1:], dense.shape[1:], model.prediction_node.shape.offsets, axes):
+        before = -(-o // a.grid) * a.grid
+        after = n - m - o + (a.grid - (before - o)) % a.grid
+        widths.append((before, after))
+        cuts.append(slice(before - o, before - o + m))
+    reference = whole(model, np.pad(small, widths, mode="symmetric"))
+    assert close(model.predict_dense(small, pad_raw=True), reference[tuple(cuts)])
 
     mfp = nm.model.rebuild_model(model, override_mfp_to_active=True, imposed_patch_size=size)
     assert ("unet" in name) != any(type(n).__name__ == "FragmentsToDense" for n in mfp.nodes.values())
