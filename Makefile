@@ -8,7 +8,7 @@ demo: .venv/installed  ## set up, make data, train, predict, draw
 
 test: .venv/installed  ## set up, pass the tests
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto
 
 slow: .venv/installed  ## the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
