@@ -18,6 +18,7 @@ benchmarks: .venv/installed  ## the figures of the README, except the training o
 	$(BIN)/python benchmarks/dense_prediction.py
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/warping.py
+	$(BIN)/python benchmarks/augmentation.py
 	$(BIN)/python benchmarks/training_loop.py
 
 .venv/installed: pyproject.toml
