@@ -72,7 +72,7 @@ def check_n_class(node, n_class):
 
 
 def checked_ids(node, target, n_class):
-    """Expression of the ids of ``target``; ids from ``n_class`` on are a ValueError when it is computed."""
+    """Expression of the ids of ``target``; ids that are no whole number below ``n_class`` are a ValueError when computed."""
     return L.checked_ids(target.output, n_class, f"{what(node)}: {target.name!r}")
 
 

@@ -18,7 +18,11 @@ MISSING = -666.0  # what NaN becomes in targets of numbers
 # -- labels -------------------------------------------------------------------------------------------
 @op(meta=lambda target, n_class, where: target, check=True)
 def checked_ids(target, n_class, where):
-    """``target`` as it is, if all its class ids are below ``n_class``. Else ValueError, which begins with ``where``."""
+    """``target`` as it is, if all its class ids are whole and below ``n_class``. Else ValueError, which begins with
+    ``where``. What is negative or NaN is no id."""
+    if target.is_floating_point() and (broken := (target > 0) & (target != target.round())).any():
+        raise ValueError(f"{where} holds {target[broken][0].item():g}, but class ids are whole numbers. Targets of "
+                         "probabilities are no sparse ones.")
     if (target >= n_class).any():
         raise ValueError(f"{where} holds the id {target.max().item():g}, but there are {n_class} classes, 0 to "
                          f"{n_class - 1}. Unlabelled elements have negative ids.")

@@ -255,6 +255,20 @@ def test_unknown_id(cls, n_indep, computed, rng):
         node(x, t)
 
 
+@pytest.mark.parametrize("cls", [*CLASS_LOSSES, errors], ids=lambda c: c.__name__)
+def test_fractional_id(cls, rng):
+    """A fraction is no id, and an error; whole numbers, negative ones and NaN in floats are none."""
+    p = nm.Softmax(source((2, 3, *SIZES), "b,f,x,y"), print_repr=False)
+    node = cls(p, source((2, 1, *SIZES), "b,f,x,y", name="lab"), target_is_sparse=True, print_repr=False)
+    x, t, _ = values(rng, 1)
+    t = t.astype(float)
+    t[0, 0, 0, :3] = -1, -0.5, np.nan
+    assert np.isfinite(node(x, t)).all()
+    t[1, 0, 0, 0] = 0.5
+    with pytest.raises(ValueError, match=f"'{node.name}': 'lab' holds 0.5, but class ids are whole"):
+        node(x, t)
+
+
 def test_unknown_id_changes_nothing(rng):
     """A training step with an id that is no class raises before any weight changes, and says no more with good ids."""
     model = nm.model_manager.newmodel(None)
