@@ -19,6 +19,7 @@ import numpy as np
 from elektronn2.errors import ModelFileError
 
 LARGEST = 2 ** 30  # bytes after decompression; far above any model of the time
+MOST = 2 ** 22  # instructions; a model of the time has some thousands
 MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
 BUILTINS = ("__builtin__", "builtins")
 _MARK = object()
@@ -105,7 +106,9 @@ class _Machine:
 
     def run(self, data):
         self.allowance = 4 * len(data) + 2 ** 20
-        for code, argument, self.position in pickletools.genops(data):
+        for n, (code, argument, self.position) in enumerate(pickletools.genops(data)):
+            if n >= MOST:
+                raise ModelFileError(f"more than {MOST:,} instructions, which no model has")
             if code.name == "STOP":
                 return self.pop()
             if code.name in VALUES:

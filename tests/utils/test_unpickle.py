@@ -283,6 +283,13 @@ def test_too_large(file, monkeypatch):
         read(gzip.compress(b"\0" * (10 ** 6 + 1)), file)
 
 
+def test_too_many_instructions(file, monkeypatch):
+    """A small gzip file of a long program."""
+    monkeypatch.setattr(unpickle, "MOST", 1000)
+    with pytest.raises(ModelFileError, match="at byte 1001: more than 1,000 instructions"):
+        read(gzip.compress(b"\x80\x02" + b"N" * 2000 + b"."), file)
+
+
 def test_damaged_gzip(file):
     data = gzip.compress(MODEL.read_bytes())
     for damaged in (data[:100], data[:-4], data[:50] + b"\xff" * 50 + data[100:]):
