@@ -104,9 +104,8 @@ class ExperimentConfig:
             if name not in LIVE:
                 raise AttributeError(f"{name!r} is used when a run begins and cannot be changed in it. Leave with 'kill', "
                                      "edit the config, and go on from the saved model with model_load_path.")
-            problem = self._problem(name, value)
-            if problem:
-                raise ValueError(problem)
+            if problems := self._problems_of(name, value):
+                raise ValueError("\n".join(problems))
         self.__dict__[name] = value
 
     # -- reading ---------------------------------------------------------------------------------
@@ -152,11 +151,34 @@ class ExperimentConfig:
             value = getattr(self, name)
             if value is None and name in REQUIRED:
                 self._problems.append(f"{name!r} is required.")
-            elif value is not None and (problem := self._problem(name, value)):
-                self._problems.append(problem)
+            elif value is not None:
+                self._problems += self._problems_of(name, value)
         if self.create_model is None and self.model_load_path is None:
             self._problems.append("One of 'create_model' (a function that returns the model) and 'model_load_path' is "
                                   "required.")
+
+    def _problems_of(self, name, value):
+        """List of everything that is wrong with a value."""
+        if name == "optimiser_params" and isinstance(value, dict) and self.optimiser in OPTIMISERS:
+            return list(self._problems_of_params(value))
+        if name == "schedules" and isinstance(value, dict):
+            return list(_problems_of_schedules(value))
+        problem = self._problem(name, value)
+        return [problem] if problem else []
+
+    def _problems_of_params(self, value):
+        known = OPTIMISERS[self.optimiser].meta
+        for key in value:
+            if key not in known:
+                yield (f"'optimiser_params': {self.optimiser} has no {key!r}, only {', '.join(known)}."
+                       f"{suggest(key, known)}")
+                continue
+            try:
+                check_hyper(key, value[key])
+            except ValueError as error:
+                yield f"'optimiser_params': {error}"
+        if "lr" not in value:
+            yield "'optimiser_params' must hold the learning rate, 'lr'."
 
     def _problem(self, name, value):
         """What is wrong with a value, or None."""
@@ -172,25 +194,11 @@ class ExperimentConfig:
             return f"'max_runtime' must be a number of seconds above 0; got {value!r}."
         if name == "optimiser" and value not in OPTIMISERS:
             return f"'optimiser' must be one of {', '.join(OPTIMISERS)}; got {value!r}.{suggest(value, OPTIMISERS)}"
-        if name == "optimiser_params" and self.optimiser in OPTIMISERS:
-            known = OPTIMISERS[self.optimiser].meta
-            for key in value:
-                if key not in known:
-                    return (f"'optimiser_params': {self.optimiser} has no {key!r}, only {', '.join(known)}."
-                            f"{suggest(key, known)}")
-                try:
-                    check_hyper(key, value[key])
-                except ValueError as error:
-                    return f"'optimiser_params': {error}"
-            if "lr" not in value:
-                return "'optimiser_params' must hold the learning rate, 'lr'."
         if name == "create_model" and not callable(value):
             return f"'create_model' must be a function that returns the model; got {value!r}."
         if name == "class_weights":
             if not isinstance(value, (list, tuple, np.ndarray)) or np.asarray(value).dtype.kind not in "iuf":
                 return f"'class_weights' must be a list of numbers, one per class; got {value!r}."
-        if name == "schedules":
-            return self._schedule_problem(value)
         if name == "data_batch_args" and (taken := {"batch_size", "source"} & set(value)):
             return f"'data_batch_args' must not hold {sorted(taken)}: the trainer sets them."
         if name in ("preview_data_path", "model_load_path"):
@@ -213,18 +221,6 @@ class ExperimentConfig:
                         f"got {value!r}.")
             if isinstance(value, (tuple, list)) and not os.path.isfile(os.path.expanduser(value[0])):
                 return f"'data_class': there is no file {os.path.expanduser(value[0])}."
-        return None
-
-    @staticmethod
-    def _schedule_problem(schedules):
-        """What is wrong with the descriptions of schedules, or None."""
-        for name, description in schedules.items():
-            if description is not None and not isinstance(description, dict):
-                return f"'schedules': {name!r} must be a dict such as {{'dec': 0.995}}; got {description!r}."
-            try:
-                Schedule(**(description or {"dec": 1.0}))
-            except (ValueError, TypeError) as error:
-                return f"'schedules': {name!r}: {error}"
         return None
 
     # -- the folder ------------------------------------------------------------------------------
@@ -280,6 +276,17 @@ class ExperimentConfig:
                             filter=lambda f: None if "__pycache__" in f.name else f)
         except OSError as error:
             logger.warning("The library's source could not be kept in %s: %s", path, error)
+
+
+def _problems_of_schedules(schedules):
+    for name, description in schedules.items():
+        if description is not None and not isinstance(description, dict):
+            yield f"'schedules': {name!r} must be a dict such as {{'dec': 0.995}}; got {description!r}."
+            continue
+        try:
+            Schedule(**(description or {"dec": 1.0}))
+        except (ValueError, TypeError) as error:
+            yield f"'schedules': {name!r}: {error}"
 
 
 def preview_problem(path):

@@ -60,6 +60,16 @@ def test_all_mistakes_are_reported_at_once(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_all_mistakes_in_a_dict_are_reported_at_once(tmp_path):
+    path = write_config(tmp_path, change={'"lr": 1e-3': '"ema": 1, "clip_nrm": 1',
+                                          '{"lr": {"dec": 0.995}}': '{"lr": 0.9, "mom": {"deck": 0.9}}'})
+    with pytest.raises(ValueError) as error:
+        ExperimentConfig(path)
+    for part in ("has 5 problems", "'ema' must be a number", "no 'clip_nrm'", "rate, 'lr'", "'lr' must be a dict",
+                 "Did you mean 'dec'"):
+        assert part in str(error.value), part
+
+
 @pytest.mark.parametrize("old, new, message", [
     ('"lr": 1e-3, ', "", "must hold the learning rate"),
     ('"lr": 1e-3', '"lr": "0.1"', "'lr' must be a number of at least 0, got '0.1'"),
