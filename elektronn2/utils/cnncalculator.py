@@ -280,3 +280,7 @@ def get_closest_valid_patch_size(filters, poolings, desired_patch_size=100, mfp=
 
 
 get_cloesest_valid_patch_size = get_closest_valid_patch_size  # the name that existing scripts use
+
+# ``import elektronn2.utils.cnncalculator as cc`` gives the function, as elektronn2.utils has it under the same name
+cnncalculator.__dict__.update({f: globals()[f] for f in (
+    "cnncalculator", "get_valid_patch_sizes", "get_closest_valid_patch_size", "get_cloesest_valid_patch_size")})

@@ -36,6 +36,12 @@ def test_atomic_write_leaves_nothing_when_it_fails(tmp_path):
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
+def test_cnncalculator_is_also_its_module():
+    import elektronn2.utils.cnncalculator as cc
+    assert cc.get_valid_patch_sizes([3], [2])[:3] == [4, 6, 8] and cc.cnncalculator is cc
+    assert cc.get_closest_valid_patch_size([3], [2], 7) == cc.get_cloesest_valid_patch_size([3], [2], 7) == 6
+
+
 def test_arguments():
     assert as_tuple(np.int64(2), 3, "n") == (2, 2, 2) and as_tuple([1, 2], 2, "n") == (1, 2)
     with pytest.raises(ValueError, match="n needs 3 values"):
