@@ -42,7 +42,15 @@ class Softmax(Node):
     """Softmax over the features, separately in ``n_indep`` consecutive blocks of ``n_class``.
 
     Input (b, f, *L) with linear activation, output (b, f, *L), each block positive with sum 1.
+    ``n_class`` 'auto': f / n_indep.
     ValueError if the parent has another activation than 'lin' or the counts do not fit.
+
+    >>> import numpy as np
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> p = nm.Softmax(nm.Input((1, 4), 'b,f', print_repr=False), n_indep=2, print_repr=False)
+    >>> p(np.log([[1, 3, 1, 1]]).astype('float32')).round(2)
+    array([[0.25, 0.75, 0.5 , 0.5 ]], dtype=float32)
     """
 
     def __init__(self, parent, n_class="auto", n_indep=1, name="softmax", print_repr=True):
@@ -136,7 +144,17 @@ def Errors(pred, target, target_is_sparse=False, n_class="auto", n_indep="auto",
 
     ``pred``: a Softmax, a sigmoid layer or a Classification
     (which is made, under the name 'cls for errors', for the others). ValueError if shapes do not fit, or (when
-    computed) an id is n_class or above.
+    computed) an id is n_class or above. ``target``: class ids (b, n_indep, *L) if ``target_is_sparse``, else
+    probabilities shaped like ``pred``. ``n_class``, ``n_indep``: needed only if ``pred`` is neither Softmax nor sigmoid.
+
+    >>> import numpy as np
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> p = nm.Softmax(nm.Input((1, 2, 3), 'b,f,x', print_repr=False), print_repr=False)
+    >>> t = nm.Input_like(p, 'int16', override_f=1, print_repr=False)
+    >>> x = np.array([[[1, 1, 0], [0, 0, 1]]], 'float32')  # classes 0, 0, 1
+    >>> nm.Errors(p, t, target_is_sparse=True, print_repr=False)(x, [[[0, 1, -1]]])  # right, wrong, unlabelled
+    array([0.5], dtype=float32)
     """
     cls = pred if isinstance(pred, Classification) else Classification(
         pred, n_class, n_indep, name="cls for errors", print_repr=False)

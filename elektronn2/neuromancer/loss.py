@@ -42,6 +42,14 @@ class AggregateLoss(Node):
 
     ``parent_nodes``: one loss node or a list, any shapes; output (1,). ``mixing_weights``: one factor per loss
     (default ones), an untrained parameter. ValueError if their number differs, or for an empty list.
+
+    >>> import numpy as np
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> a, b = (nm.Input((2,), 'b', name=name, print_repr=False) for name in 'ab')
+    >>> loss = nm.AggregateLoss([a, b], mixing_weights=[0.5, 2], print_repr=False)
+    >>> loss(np.array([1, 3], 'float32'), np.array([1, 1], 'float32'))  # (0.5 * 2 + 2 * 1) / 2
+    array([1.5], dtype=float32)
     """
 
     def __init__(self, parent_nodes, mixing_weights=None, name="total_loss", print_repr=True):

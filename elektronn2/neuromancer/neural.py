@@ -43,8 +43,31 @@ CONV_MODES = ("valid", "same", "full")
 class NeuralLayer(Node):
     """What layers with weights have in common: bias, batch normalisation, activation, dropout.
 
-    ``w`` may be the name of an initialisation: 'glorot' (the default), 'ortho', or 'he', with which deep networks of relu
-    begin to learn sooner; their biases then start at 0. See :func:`elektronn2.neuromancer.init.initweights`.
+    ``n_f``: number of features computed. ``activation_func``: a name, None is not one:
+
+    * 'lin' or 'linear' (none: what Softmax and most losses of numbers need), 'relu', 'tanh', 'sig' (also 'sigmoid',
+      'logistic'), 'elu', 'selu', 'gelu', 'silu' (also 'swish'), 'soft+' (ln(1 + exp(x))), 'abs';
+    * 'leaky_relu', or with another slope than 0.01 for x < 0: 'leaky_relu 0.2'; 'prelu': a trained slope per feature, in
+      b, which is then (n_f, 2): biases and slopes;
+    * 'maxout r': the largest of each r consecutive features, so that the output has n_f / r of them;
+    * 'concentration' (7 ln(1 + exp(x)) + 2) and 'radius' (3 + 15 exp(0.15 x)), for parameters of distributions.
+
+    ``w``, ``b``, ``gamma`` may be None (initialised), an array or number (initial value, trained on), [value, 'const']
+    (never trained), or a parameter of another node of the model (shared: ``w=other.w``, or with swapped axes
+    ``other.w.T``). ``w`` may also be the name of an initialisation: 'glorot' (the default), 'ortho', or 'he', with which
+    deep networks of relu begin to learn sooner; their biases then start at 0. See
+    :func:`elektronn2.neuromancer.init.initweights`.
+
+    ``batch_normalisation``: False, or a mode in which features are normalised to ``gamma * (x - mean) / std + b``:
+    'train': by mean and std of the batch in training, and by their running averages, which training steps update, in
+    prediction; 'predict': by the stored ``mean`` and ``std`` (n_f,) always, with a fixed gamma; 'fadeout': as 'train', but
+    mixed with no normalisation as ``model.gradnet_rates`` go from 1 to 0. ``gamma`` (n_f,), default 1, is the scale;
+    ``mean`` and ``std`` may be given in mode 'predict' only.
+
+    ``dropout_rate``: probability, in [0, 1), with which an output is 0 in training (the others are divided by
+    1 - rate); predictions drop nothing. ``model.dropout_rates`` changes it later.
+    ``gradnet_mode``: anything true gives the layer its parameter ``gradnet_rate`` (1), which only the mode 'fadeout' uses,
+    and makes by itself.
     """
 
     _growth = 1  # outputs per input: of the weights of an upsampling layer, each output sees a part only
@@ -179,9 +202,16 @@ class Perceptron(NeuralLayer):
     """Fully connected layer along the feature axis.
 
     Input (b, f, *L), w (f, n_f); output (b, n_f, *L). With ``flatten`` all axes but b are joined first:
-    w (f * prod(L), n_f), output (b, n_f). ``maxout r`` divides the number of output features by r.
+    w (f * prod(L), n_f), output (b, n_f).
 
     Raises NotImplementedError if ``flatten`` and f is not axis 1, ValueError for arguments that do not fit.
+
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> x = nm.Input((None, 4, 5, 5), 'b,f,x,y', print_repr=False)
+    >>> hidden = nm.Perceptron(x, 8, 'tanh', flatten=True, dropout_rate=0.5, w='he', print_repr=False)
+    >>> nm.Perceptron(hidden, 2, 'lin', b=[0, 'const'], print_repr=False).shape
+    [(None,b), (2,f)]
     """
 
     def __init__(self, parent, n_f, activation_func="relu", flatten=False, batch_normalisation=False, dropout_rate=0,
@@ -255,11 +285,14 @@ class Conv(NeuralLayer):
     """Convolution, max-pooling, bias, activation, in 1, 2 or 3 dimensions.
 
     Input (b, f, *L), w (n_f, f / groups, *filter_shape), applied without flipping; output (b, n_f, *out) with
-    out = ((L - (filter - 1) * dilation - 1) / stride + 1) / pool ('valid'). ``conv_mode`` 'same' and 'full' pad with
+    out = ((L - (filter - 1) * dilation - 1) / stride + 1) / pool ('valid'). ``filter_shape``, ``pool_shape`` (windows of
+    the max-pooling, which do not overlap; None: none), ``stride``, ``dilation``: one number per spatial axis, or one for
+    all. ``conv_mode`` 'same' and 'full' pad with
     (filter - 1) * dilation zeros, half of them (odd filters) or all of them at each end, and are 'valid' then.
     ``stride``: distance of the positions of the kernel; ``dilation``: distance of its taps; ``groups``: the features are
     convolved in so many separate groups (f of them: depthwise). ``mfp``: max-fragment pooling: every shift of the grid of
     stride * pool becomes a fragment on the batch axis; L must be a length that :func:`conv_size` accepts with it.
+    ``invalidate_fov``: only warns; it is there for old scripts.
 
     Cost: multiply-adds before pooling, at L + (filter - 1) * dilation positions (over stride) for 'same' and 'full'.
     ValueError if sizes do not fit, naming axis, length, pool and kernel.
@@ -449,6 +482,10 @@ class UpConv(NeuralLayer):
                 f"act='{self.activation_func}', " + self._notes())
 
 
+for _layer in (Perceptron, Conv, UpConv):
+    _layer.__doc__ = f"{_layer.__doc__}\n    {NeuralLayer.__doc__}"
+
+
 def _repetition(filter_shape, factor):
     """Kernel that repeats every voxel ``factor`` times, smoothed with a box as long as the filter allows."""
     kernel = np.ones(())
@@ -461,11 +498,24 @@ def AutoMerge(parent1, parent2, upconv_n_f=None, merge_mode="concat", disable_up
               name="merge", print_repr=True, upsampling="upconv"):
     """Join two branches of a U-Net: upsample the one of lower resolution, crop the larger one, concatenate or add.
 
+    ``parent1``, ``parent2``: nodes with the same axes, in any order.
+
     The branch of lower resolution is upsampled to ``upconv_n_f`` features (ValueError if that is None and needed) and
     comes first. ``upsampling``: 'upconv', an UpConv; 'nearest' or 'linear', an Upsample and then a Conv (``filter_shape``
     1 by default). ``upconv_kwargs``: more arguments of the UpConv or Conv. Where sizes differ, the larger one is cropped on
     both ends; an odd difference is a ValueError quoting both shapes. ``merge_mode``: 'concat' or 'add'. Returns the
-    joining node.
+    joining node. ``disable_upconv``: nothing is upsampled, only cropped: for branches of different inputs, whose
+    strides may differ (those of one input are a ValueError then).
+
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> x = nm.Input((1, 1, 20, 20), 'b,f,x,y', print_repr=False)
+    >>> fine = nm.Conv(x, 4, 3, print_repr=False)
+    >>> coarse = nm.Conv(fine, 8, 3, 2, print_repr=False)
+    >>> fine.shape, coarse.shape
+    ([(1,b), (4,f), (18,x), (18,y)], [(1,b), (8,f), (8,x), (8,y)])
+    >>> nm.AutoMerge(coarse, fine, upconv_n_f=4, print_repr=False).shape  # 4 of an UpConv, 4 of the cropped 'fine'
+    [(1,b), (8,f), (16,x), (16,y)]
     """
     for p in (parent1, parent2):
         if not isinstance(p, Node):

@@ -23,8 +23,14 @@ class Input(Node):
     """A source: values that are given when a function is called. Output (b, f, *L), or whatever ``shape`` says.
 
     ``shape``: sizes, None for any; ``tags``: axis letters, like 'b,f,z,x,y'; ``strides``, ``fov``,
-    ``offsets``: per spatial axis, where its voxels sit on another input (for targets); ``dtype``: a name.
+    ``offsets``: per spatial axis, where its voxels sit on another input (for targets); ``dtype``: a name, like 'int16',
+    or the like of numpy, default ``config.floatX``.
     ``hardcoded_shape``: insist that every size is given (ValueError if one is None).
+
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> nm.Input((None, 1, 23, 185, 185), 'b,f,z,x,y', name='raw', print_repr=False).shape
+    [(None,b), (1,f), (23,z), (185,x), (185,y)]
     """
 
     is_source = True
@@ -59,7 +65,14 @@ def Input_like(ref, dtype=None, name="input", override_f=False, hardcoded_shape=
     """An :class:`Input` with the shape, strides, fov and offsets of ``ref``, a node or a TaggedShape.
 
     ``dtype``: default that of a node's output; needed for a TaggedShape (ValueError). ``override_f``: another
-    size of axis f (1 for sparse targets).
+    size of axis f (1 for sparse targets). ``hardcoded_shape``: as of Input.
+
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> pred = nm.Conv(nm.Input((1, 1, 9), 'b,f,x', print_repr=False), 2, 3, print_repr=False)
+    >>> target = nm.Input_like(pred, 'int16', override_f=1, name='target', print_repr=False)
+    >>> target.shape, target.shape.offsets
+    ([(1,b), (1,f), (7,x)], [1])
     """
     if isinstance(ref, Node):
         shape = ref.shape
@@ -147,6 +160,15 @@ class InitialState_like(Node):
     ``override_f``: its length; ``init_kwargs``: as for ``initweights``, default zeros; ``value``: as in :class:`ValueNode`.
     ``dtype``: default that of ``parent``. Input (b, f, *L), output (b, override_f, *L); the values of the input do not
     matter.
+
+    >>> import numpy as np
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> x = nm.Input((2, 3), 'b,f', print_repr=False)
+    >>> start = nm.InitialState_like(x, 2, init_kwargs=dict(mode='const', scale=0.5), print_repr=False)
+    >>> start(np.zeros((2, 3), 'float32'))
+    array([[0.5, 0.5],
+           [0.5, 0.5]], dtype=float32)
     """
 
     def __init__(self, parent, override_f, dtype=None, name="initial_state", print_repr=True, init_kwargs=None, value=None):
@@ -224,6 +246,12 @@ class Concat(Node):
 
     ``parent_nodes``: list of nodes (ValueError otherwise); ``axis``: letter or index.
     Input (b, f_i, *L) each, output (b, sum f_i, *L).
+
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> x = nm.Input((1, 2, 9), 'b,f,x', print_repr=False)
+    >>> nm.Concat([x, nm.Conv(x, 5, 3, conv_mode='same', print_repr=False)], print_repr=False).shape
+    [(1,b), (7,f), (9,x)]
     """
 
     def __init__(self, parent_nodes, axis="f", name="concat", print_repr=True):
@@ -256,7 +284,15 @@ def equal_sizes(node, k, sizes):
 
 
 class Add(Node):
-    """Elementwise sum of two nodes of the same shape. Input (b, f, *L) twice, output (b, f, *L)."""
+    """Elementwise sum of two nodes of the same shape, ``n1`` and ``n2``. Input (b, f, *L) twice, output (b, f, *L).
+
+    >>> import numpy as np
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> x = nm.Input((1, 2), 'b,f', print_repr=False)
+    >>> nm.Add(x, x, print_repr=False)(np.array([[1, 2]], 'float32'))
+    array([[2., 4.]], dtype=float32)
+    """
 
     def __init__(self, n1, n2, name="add", print_repr=True):
         super().__init__([n1, n2], name, print_repr)
@@ -277,7 +313,15 @@ class Add(Node):
 
 
 class MultMerge(Node):
-    """Elementwise product of two nodes of the same shape. Input (b, f, *L) twice, output (b, f, *L)."""
+    """Elementwise product of two nodes of the same shape, ``n1`` and ``n2``. Input (b, f, *L) twice, output (b, f, *L).
+
+    >>> import numpy as np
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> x = nm.Input((1, 2), 'b,f', print_repr=False)
+    >>> nm.MultMerge(x, x, print_repr=False)(np.array([[1, 2]], 'float32'))
+    array([[1., 4.]], dtype=float32)
+    """
 
     def __init__(self, n1, n2, name="multmerge", print_repr=True):
         super().__init__([n1, n2], name, print_repr)

@@ -48,8 +48,8 @@ class GroupNorm(_Norm):
 
     Input (b, f, *L), output (b, f, *L): ``act(gamma * (x - mean) / sqrt(var + eps) + b)``, with mean and variance over
     ``n_groups`` runs of f / n_groups consecutive features and all of L, gamma (f,) and b (f,) learnt, without weight
-    decay. ``affine=False``: neither. Statistics are those of the patch (see above), also in prediction; with
-    max-fragment pooling, of each fragment.
+    decay; act is ``activation_func``, as of the layers. ``affine=False``: neither. Statistics are those of the patch (see
+    above), also in prediction; with max-fragment pooling, of each fragment.
 
     ValueError if the groups do not divide the features, or are of a single value, which would always become 0.
 
@@ -95,7 +95,17 @@ class InstanceNorm(GroupNorm):
     Input (b, f, *L), output (b, f, *L): :class:`GroupNorm` with one group per feature. ValueError if there is a single
     position, whose value would always become 0.
 
+    ``activation_func``, ``affine``, ``eps``, ``gamma``, ``b``: as of GroupNorm.
+
     Source: Ulyanov et al. 2016, Instance normalization: the missing ingredient for fast stylization.
+
+    >>> import numpy as np
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> y = nm.InstanceNorm(nm.Input((1, 2, 2), 'b,f,x', print_repr=False), 'relu', print_repr=False)
+    >>> y(np.array([[[1, 3], [9, 5]]], 'float32')).round(3)
+    array([[[0., 1.],
+            [1., 0.]]], dtype=float32)
     """
 
     def __init__(self, parent, activation_func="lin", affine=True, eps=1e-5, name="instance_norm", print_repr=True, b=None,
@@ -111,13 +121,22 @@ class LayerNorm(_Norm):
     """The features of each position normalised to mean 0 and variance 1, then scaled, shifted, activated.
 
     Input (b, f, *L), output (b, f, *L), f on any axis: ``act(gamma * (x - mean) / sqrt(var + eps) + b)``, with mean and
-    variance over f at each position, gamma (f,) and b (f,) learnt, without weight decay. ``affine=False``: neither.
+    variance over f at each position, gamma (f,) and b (f,) learnt, without weight decay; act is ``activation_func``.
+    ``affine=False``: neither.
     Nothing is shared between positions, so predictions in tiles equal those of the whole.
     (For statistics over f and space use :class:`GroupNorm` with one group.)
 
     ValueError for a single feature, which would always become 0.
 
     Source: Ba et al. 2016, Layer normalization.
+
+    >>> import numpy as np
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> y = nm.LayerNorm(nm.Input((1, 2, 2), 'b,f,x', print_repr=False), print_repr=False)
+    >>> y(np.array([[[1, 3], [9, 5]]], 'float32')).round(3)
+    array([[[-1., -1.],
+            [ 1.,  1.]]], dtype=float32)
     """
 
     def __init__(self, parent, activation_func="lin", affine=True, eps=1e-5, name="layer_norm", print_repr=True, b=None,

@@ -50,6 +50,13 @@ class Pool(Node):
     (the averages are the same here, as nothing is padded). ``mfp``: as in :class:`Conv`.
 
     ValueError if windows are incomplete.
+
+    >>> import numpy as np
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> y = nm.Pool(nm.Input((1, 1, 5), 'b,f,x', print_repr=False), 3, stride=2, mode='average', print_repr=False)
+    >>> y(np.array([[[1, 2, 3, 4, 5]]], 'float32'))
+    array([[[2., 4.]]], dtype=float32)
     """
 
     def __init__(self, parent, pool_shape, stride=None, mfp=False, mode="max", name="pool", print_repr=True):
@@ -135,6 +142,13 @@ class FragmentsToDense(Node):
 
     Input (prod(strides), f, *L), output (1, f, *L * strides). ValueError if the number of fragments is not
     prod(strides).
+
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> x = nm.Input((1, 1, 12, 12), 'b,f,x,y', print_repr=False)
+    >>> pooled = nm.Conv(x, 2, 2, 2, mfp=True, print_repr=False)
+    >>> pooled.shape, nm.FragmentsToDense(pooled, print_repr=False).shape
+    ([(4,b), (2,f), (5,x), (5,y)], [(1,b), (2,f), (10,x), (10,y)])
     """
 
     def __init__(self, parent, name="to_dense", print_repr=True):
@@ -167,7 +181,12 @@ class FragmentsToDense(Node):
 class Crop(Node):
     """Remove ``crop[k]`` voxels from both ends of spatial axis k. Input (b, f, *L), output (b, f, *L - 2 crop).
 
-    ValueError if nothing would be left.
+    ``crop``: one number per spatial axis, or one for all. ValueError if nothing would be left.
+
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> nm.Crop(nm.Input((1, 4, 9, 20), 'b,f,x,y', print_repr=False), (1, 4), print_repr=False).shape
+    [(1,b), (4,f), (7,x), (12,y)]
     """
 
     def __init__(self, parent, crop, name="crop", print_repr=True):
@@ -195,7 +214,17 @@ class Crop(Node):
 
 
 class Pad(Node):
-    """Add ``pad[k]`` voxels of ``value`` to both ends of spatial axis k. Input (b, f, *L), output (b, f, *L + 2 pad)."""
+    """Add ``pad[k]`` voxels of ``value`` to both ends of spatial axis k. Input (b, f, *L), output (b, f, *L + 2 pad).
+
+    ``pad``: one number per spatial axis, or one for all.
+
+    >>> import numpy as np
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> y = nm.Pad(nm.Input((1, 1, 2), 'b,f,x', print_repr=False), 1, value=9, print_repr=False)
+    >>> y(np.array([[[1, 2]]], 'float32'))
+    array([[[9., 1., 2., 9.]]], dtype=float32)
+    """
 
     def __init__(self, parent, pad, value=0.0, name="pad", print_repr=True):
         super().__init__(parent, name, print_repr)

@@ -12,6 +12,13 @@ class Activation(NeuralLayer):
 
     ``activation_func``: as of the layers. 'prelu' has a parameter b (f, 2), bias (0 at first) and slope (1); 'maxout r'
     divides the number of features by r.
+
+    >>> import numpy as np
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> y = nm.Activation(nm.Input((1, 4), 'b,f', print_repr=False), 'maxout 2', print_repr=False)
+    >>> y(np.array([[1, 3, -5, -7]], 'float32'))
+    array([[ 3., -5.]], dtype=float32)
     """
 
     def __init__(self, parent, activation_func="relu", name="activation", print_repr=True, b=None):
@@ -44,6 +51,13 @@ class SqueezeExcitation(Node):
     ValueError for other axes than b, f and space.
 
     Source: Hu et al. 2018, Squeeze-and-excitation networks.
+
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> x = nm.Input((1, 32, 9, 9), 'b,f,x,y', print_repr=False)
+    >>> gated = nm.SqueezeExcitation(x, reduction=8, print_repr=False)
+    >>> gated.shape, gated.w.shape
+    ([(1,b), (32,f), (9,x), (9,y)], (32, 4))
     """
 
     patch_statistics = True

@@ -110,7 +110,10 @@ class VariableWeight(VariableParam):
     """A weight: given as ``value``, or made by ``initweights(shape, **init_kwargs)``.
 
     Raises ValueError if neither ``value`` nor both ``shape`` and ``init_kwargs`` are given, or if the
-    shape of ``value`` is not ``shape`` (a number fills it).
+    shape of ``value`` is not ``shape`` (a number fills it). Other arguments are those of :class:`VariableParam`.
+
+    >>> VariableWeight((2,), dict(mode='const', scale=0.5), name='w').get_value()
+    array([0.5, 0.5], dtype=float32)
     """
 
     def __init__(self, shape=None, init_kwargs=None, value=None, name=None, apply_train=True, apply_reg=True,
@@ -171,7 +174,12 @@ class SwitchParam(VariableParam):
 
 
 class ConstantParam(VariableParam):
-    """A parameter that is never trained and whose value cannot be set."""
+    """A parameter that is never trained and whose value cannot be set: ``value``, as ``dtype`` (default
+    ``config.floatX``).
+
+    >>> ConstantParam(2).get_value()
+    array(2., dtype=float32)
+    """
 
     constant = True
 

@@ -144,6 +144,12 @@ class FaithlessMerge(Concat):
     With probability ``failing_prob`` per call, one of the two is replaced by zeros: ``easy_features`` with probability
     ``hardeasy_ratio``, else ``hard_features``. In prediction nothing fails. Both rates are parameters that are not trained.
     Input (b, f_i, *L) twice, output (b, f_1 + f_2, *L), or joined along another ``axis``. ValueError for rates beyond 0..1.
+
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> hard, easy = (nm.Input((1, n, 9), 'b,f,x', name=name, print_repr=False) for name, n in (('hard', 4), ('easy', 2)))
+    >>> nm.FaithlessMerge(hard, easy, failing_prob=0.3, print_repr=False).shape
+    [(1,b), (6,f), (9,x)]
     """
 
     def __init__(self, hard_features, easy_features, axis="f", failing_prob=0.5, hardeasy_ratio=0.8, name="faithless_merge",
@@ -171,6 +177,12 @@ class GaussianRV(Node):
     Raises ValueError if shapes differ or, with samples, there is no axis b.
 
     Source: Kingma and Welling 2014, Auto-encoding variational Bayes.
+
+    >>> from elektronn2 import neuromancer as nm
+    >>> m = nm.model_manager.newmodel(None)
+    >>> mu, log_sig = nm.split(nm.Input((2, 8), 'b,f', print_repr=False), 'f', n_out=2)
+    >>> nm.GaussianRV(mu, log_sig, n_samples=10, print_repr=False).shape
+    [(2,b), (10,s), (4,f)]
     """
 
     def __init__(self, mu, log_sig, n_samples=0, name="state", print_repr=True):

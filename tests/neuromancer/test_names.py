@@ -1,12 +1,15 @@
 """The names that scripts import, and the table of them in the documentation: all there, each compared with something."""
+import inspect
 import re
 from functools import cache
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 from test_family import BASES, CLASSES
 
 from elektronn2 import neuromancer as nm
+from elektronn2.neuromancer import computations as C
 
 ROOT = Path(__file__).parents[2]
 NODES_MD = (ROOT / "docs" / "nodes.md").read_text()
@@ -107,3 +110,25 @@ def test_every_difference_is_listed():
     listed = NODES_MD[NODES_MD.index("## Where ours differs"):]
     missing = {c for c in cases if f"`{c}`" not in listed}
     assert missing <= {"mfp2d_nomultiple"}, missing
+
+
+def documented(name):
+    thing = getattr(nm, name)
+    return inspect.getdoc(thing), inspect.signature(getattr(thing, "__init__", thing) if isinstance(thing, type) else thing)
+
+
+@pytest.mark.parametrize("name", [n for n in nm.__all__ if isinstance(getattr(nm, n), (type, FunctionType))])
+def test_docstring_has_an_example(name):
+    assert ">>> " in documented("from_torch" if name == "TorchModule" else name)[0]
+
+
+@pytest.mark.parametrize("name", "Perceptron Conv UpConv AutoMerge Pool Crop Pad Concat Input Input_like Softmax "
+                                 "AggregateLoss Errors InitialState_like FragmentsToDense InstanceNorm LayerNorm".split())
+def test_docstring_explains_every_argument(name):
+    """As ``argument``, alone or in an expression; so it does the activation functions, for layers with weights."""
+    doc, signature = documented(name)
+    said = " ".join(re.findall(r"``.*?``", doc))
+    arguments = signature.parameters.keys() - {"self", "parent", "name", "print_repr"}
+    assert not {a for a in arguments if not re.search(rf"\b{a}\b", said)}
+    if {"activation_func", "dropout_rate"} <= arguments:
+        assert not {a for a in C.ACTIVATIONS if not re.search(rf"'{re.escape(a.split()[0])}[ ']", doc)}
