@@ -8,7 +8,7 @@ from elektronn2.neuromancer.class_loss import softmax_of
 from elektronn2.neuromancer.loss_checks import (
     SPARSE,
     check_ids_node,
-    check_sizes,
+    check_shape,
     check_target,
     expression,
     feature_axis,
@@ -101,7 +101,7 @@ class AffinityLoss(Node):
         n = pred.shape["f"] if softmax is None else softmax[1]
         check_target(self, pred, target, n)
         weight_class(self, class_weights, n, "edge")
-        check_sizes(self, "example_weights", example_weights, pred.shape.delaxis("f"))
+        check_shape(self, "example_weights", example_weights, pred.shape.delaxis("f"))
         self.example_weights = example_weights
         self._softmax = softmax
 
@@ -172,7 +172,7 @@ class MalisNLL(Node):
         check_target(self, pred, seg_gt, 1, SPARSE)
         self.unrestrict_neg = bool(unrestrict_neg)
         weight_class(self, class_weights, n, "edge")
-        check_sizes(self, "example_weights", example_weights, pred.shape.delaxis("f"))
+        check_shape(self, "example_weights", example_weights, pred.shape.delaxis("f"))
         self.example_weights = example_weights
 
     def _make_output(self):

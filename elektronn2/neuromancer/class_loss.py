@@ -10,7 +10,7 @@ from elektronn2.neuromancer.loss_checks import (
     SPARSE,
     check_ids_node,
     check_n_class,
-    check_sizes,
+    check_shape,
     check_target,
     checked_ids,
     expression,
@@ -22,6 +22,7 @@ from elektronn2.neuromancer.loss_checks import (
 )
 from elektronn2.neuromancer.node import Node
 from elektronn2.neuromancer.node_basic import FromTensor
+from elektronn2.neuromancer.shape import TaggedShape
 
 
 def counts(node, f, n_class, n_indep):
@@ -219,9 +220,10 @@ class _ClassLoss(Node):
         weight_class(self, class_weights, f, f"feature of {pred.name!r}")
         self.example_weights = example_weights
         self.mask_class_labeled, self.mask_class_not_present = mask_class_labeled, mask_class_not_present
-        check_sizes(self, "example_weights", example_weights, pred.shape.delaxis("f"))
+        check_shape(self, "example_weights", example_weights, pred.shape.delaxis("f"))
         for mask in ("mask_class_labeled", "mask_class_not_present"):
-            check_sizes(self, mask, getattr(self, mask), [pred.shape["b"] if pred.shape.hastag("b") else 1, f])
+            check_shape(self, mask, getattr(self, mask),
+                        TaggedShape((pred.shape["b"] if pred.shape.hastag("b") else 1, f), "b,f"))
 
     def _terms(self):
         """Arguments that the functions of all of these losses take."""

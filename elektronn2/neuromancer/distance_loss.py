@@ -7,7 +7,7 @@ from elektronn2.neuromancer import loss_functions as L
 from elektronn2.neuromancer.loss_checks import (
     check_ids_node,
     check_n_class,
-    check_sizes,
+    check_shape,
     check_target,
     checked_ids,
     expression,
@@ -90,7 +90,7 @@ class BoundaryLoss(Node):
         self.axis = feature_axis(self, pred)
         check_target(self, pred, target)
         weight_class(self, class_weights, pred.shape["f"], f"feature of {pred.name!r}")
-        check_sizes(self, "example_weights", example_weights, pred.shape.delaxis("f"))
+        check_shape(self, "example_weights", example_weights, pred.shape.delaxis("f"))
         self.example_weights = example_weights
 
     def _make_output(self):

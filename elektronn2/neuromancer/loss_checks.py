@@ -50,11 +50,10 @@ def target_of(node, pred, target):
     return target.output
 
 
-def check_sizes(node, argument, given, wanted):
-    """A node given as ``argument`` must have the sizes ``wanted`` (None: any)."""
-    if isinstance(given, Node) and differ(given.shape, wanted):
-        raise ValueError(f"{what(node)}: {argument} {given.name!r} has shape {given.shape}, needed are sizes "
-                         f"{tuple(wanted)}.")
+def check_shape(node, argument, given, wanted):
+    """A node given as ``argument`` must have the axes and sizes of the TaggedShape ``wanted`` (None: any size)."""
+    if isinstance(given, Node) and (given.shape.tags != wanted.tags or differ(given.shape, wanted)):
+        raise ValueError(f"{what(node)}: {argument} {given.name!r} has shape {given.shape}, needed is {wanted}.")
 
 
 def check_ids_node(node, target, axis="f"):
@@ -78,7 +77,7 @@ def checked_ids(node, target, n_class):
 
 def weight_class(node, class_weights, n, per):
     """Make the parameter ``class_weights`` of ``n`` values, one per ``per``, unless they are a node, or None."""
-    check_sizes(node, "class_weights", class_weights, [n])
+    check_shape(node, "class_weights", class_weights, TaggedShape((n,), "f"))
     node.class_weights = class_weights
     if class_weights is None or isinstance(class_weights, Node):
         return

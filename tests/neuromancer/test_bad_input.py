@@ -224,3 +224,14 @@ def test_unknown_name():
 def test_shape_is_checked_everywhere():
     with pytest.raises(ValueError, match="at least 1"):
         TaggedShape((2, 3), "b,f").updateshape("f", 0)
+
+
+@pytest.mark.parametrize(("argument", "shape", "tags", "needed"), [
+    ("example_weights", (2, 6, 6), "b,y,x", "(2,b), (6,x), (6,y)"), ("mask_class_labeled", (2, 2), "f,b", "(2,b), (2,f)"),
+    ("mask_class_not_present", (2, 2), "x,f", "(2,b), (2,f)"), ("class_weights", (2,), "b", "(2,f)")])
+def test_axes_of_weights(argument, shape, tags, needed):
+    """Sizes that fit by chance do not make up for other axes."""
+    p = nm.Softmax(image((6, 6), b=2), **QUIET)
+    given = nm.Input(shape, tags, name="given", **QUIET)
+    with pytest.raises(ValueError, match=re.escape(f"{argument} 'given' has shape {given.shape}, needed is [{needed}]")):
+        nm.MultinoulliNLL(p, nm.Input_like(p, override_f=1, **QUIET), True, **{argument: given}, **QUIET)
