@@ -17,7 +17,13 @@ from elektronn2.neuromancer.manager import GraphManager, model_manager
 from elektronn2.neuromancer.networks import simple_cnn
 from elektronn2.neuromancer.node_basic import Node
 from elektronn2.neuromancer.optimiser import DEFAULTS, OPTIMISERS, check_hyper
-from elektronn2.neuromancer.rebuild import kernel_lists_from_node_descr, modelload, params_from_model_file, rebuild_model
+from elektronn2.neuromancer.rebuild import (
+    kernel_lists_from_node_descr,
+    modelload,
+    params_from_model_file,
+    rebuild_model,
+    stored_params,
+)
 from elektronn2.utils.basic import pretty_string_ops
 from elektronn2.utils.validate import suggest
 
@@ -182,7 +188,7 @@ class Model(GraphManager):
         KeyError for an unknown node, ValueError for a list of another length.
         """
         if isinstance(values, (str, Path)):
-            values = params_from_model_file(values)
+            values = stored_params(values)
         if isinstance(values, (list, tuple)):
             slots = [(n.name, k) for n in self.nodes.values() for k, p in n.params.items()
                      if not (skip_const and p.constant)]

@@ -135,6 +135,7 @@ class NeuralLayer(Node):
 
     def _make_bn_params(self, gamma, mean, std):
         mode, n = self.batch_normalisation, (self.n_f,)
+        self._init_weights = {}
         if mode in ("train", "fadeout"):
             if mean is not None or std is not None:
                 raise ValueError(f"{type(self).__name__} {self.name!r}: mean and std may not be given with "
@@ -147,6 +148,7 @@ class NeuralLayer(Node):
         elif mode == "predict":
             for key, given, default in (("gamma", gamma, 1.0), ("mean", mean, 0.0), ("std", std, 1.0)):
                 self._untrained(key, np.full(n, default) if given is None else given, n)
+                self._init_weights[key] = _init_weight_of(self, key)
         elif any(v is not None for v in (gamma, mean, std)):
             raise ValueError(f"{type(self).__name__} {self.name!r}: gamma, mean and std need batch_normalisation.")
 
@@ -181,6 +183,11 @@ class NeuralLayer(Node):
             self.init_weight.updates = C.decayed(weight)
             mean = C.by_mode(batch_mean, C.debias(mean, 0.0, weight))
             std = C.by_mode(batch_std, C.debias(std, 1.0, weight))
+        else:
+            if self._init_weights["mean"] is not None:
+                mean = C.debias(mean, 0.0, symbolic(self._init_weights["mean"]))
+            if self._init_weights["std"] is not None:
+                std = C.debias(std, 1.0, symbolic(self._init_weights["std"]))
         if self.batch_normalisation == "fadeout":
             if "gradnet_rate" not in self.params:
                 self._untrained("gradnet_rate", 1.0, ())
@@ -196,6 +203,16 @@ class NeuralLayer(Node):
         if self.batch_normalisation:
             notes += f"BN in '{self.batch_normalisation}' mode "
         return notes
+
+
+def _init_weight_of(layer, key):
+    """The weight that the initial value still has in a ``mean`` or ``std`` that is shared with a layer which measures it;
+    else None."""
+    owner = layer.shared[key].owner if key in layer.shared else None
+    if owner is None or owner.params.get(key) is not layer.shared[key] or "init_weight" not in owner.params:
+        return None
+    layer.shared[f"{key}_init_weight"] = owner.params["init_weight"]
+    return owner.params["init_weight"]
 
 
 class Perceptron(NeuralLayer):
@@ -377,14 +394,14 @@ class Conv(NeuralLayer):
         return (f"n_f={self.n_f}, {self.shape.ndim}d conv, kernel={self.filter_shape}, pool={self.pool_shape}, {extra}"
                 f"act='{self.activation_func}', " + self._notes() + ("MFP active, " if self.mfp else ""))
 
-    def make_dual(self, parent, share_w=False, **kwargs):
+    def make_dual(self, parent, share_w=False, mfp=False, **kwargs):
         """An UpConv on ``parent`` (which has this layer's features) that upsamples by what this layer pools (and strides),
         back to as many features as this layer was given.
 
         ``share_w``: its weights are those of this layer, transposed, and trained together; its filter is then that of this
         layer and its conv_mode 'full', so that for a layer without pooling it is the transposed convolution, and gives back
         the size. ``kwargs``: more arguments of the UpConv; its name is that of this layer with '.T' unless given.
-        Raises ValueError if the features do not match, or the weights cannot be shared.
+        Raises ValueError if the features do not match, the weights cannot be shared, or for ``mfp``, which no UpConv has.
 
         >>> from elektronn2 import neuromancer as nm
         >>> m = nm.model_manager.newmodel(None)
@@ -393,6 +410,8 @@ class Conv(NeuralLayer):
         [(1,b), (2,f), (9,x)]
         """
         _check_dual(self, parent, share_w)
+        if mfp:
+            raise ValueError(f"The dual of Conv {self.name!r} is an UpConv, which has no fragments; give mfp=False.")
         kwargs.setdefault("name", f"{self.name}.T")
         if share_w:
             if self.groups > 1 or prod(self.dilation) > 1:
@@ -480,6 +499,11 @@ class UpConv(NeuralLayer):
     def _repr_details(self):
         return (f"n_f={self.n_f}, {self.shape.ndim}d upconv, kernel={self.filter_shape}, pool={self.pool_shape}, "
                 f"act='{self.activation_func}', " + self._notes())
+
+    def make_dual(self, parent, share_w=False, **kwargs):
+        """Raises NotImplementedError: an upsampling layer has no dual."""
+        raise NotImplementedError(f"UpConv {self.name!r} has no dual. Use a Conv with stride={self.pool_shape}, and w=w.T "
+                                  "to share the weights.")
 
 
 for _layer in (Perceptron, Conv, UpConv):

@@ -11,7 +11,7 @@ from elektronn2.neuromancer.dense import predict_dense
 from elektronn2.neuromancer.function import Function
 from elektronn2.neuromancer.manager import choose_name, model_manager
 from elektronn2.neuromancer.registry import NODES
-from elektronn2.neuromancer.variables import ConstantParam, TransposedParam, VariableParam, VariableWeight
+from elektronn2.neuromancer.variables import ConstantParam, TransposedParam, VariableParam, VariableWeight, debiased
 from elektronn2.utils.basic import pretty_string_ops
 from elektronn2.utils.validate import suggest
 
@@ -296,8 +296,11 @@ class Node(metaclass=NodeType):
         """Set parameters from name -> array.
 
         KeyError for an unknown name (but values of batch normalisation that this node does not have are
-        skipped with a note); ValueError for a constant parameter, unless ``skip_const``.
+        skipped with a note); ValueError for a constant parameter, unless ``skip_const``. A node that does not measure
+        statistics takes running averages without the share of their initial value.
         """
+        if "init_weight" not in self.params:
+            value_dict = debiased(value_dict)
         for name, value in value_dict.items():
             if name not in self.params:
                 if name in ("gamma", "mean", "std", "init_weight"):

@@ -14,6 +14,7 @@ from elektronn2.neuromancer.node_basic import Input, Node, arguments_like
 from elektronn2.neuromancer.registry import NODES
 from elektronn2.neuromancer.resampling import FragmentsToDense, Pool
 from elektronn2.neuromancer.torch_module import TorchModule
+from elektronn2.neuromancer.variables import debiased
 from elektronn2.utils.cnncalculator import nearest_patch
 from elektronn2.utils.validate import as_tuple, suggest
 
@@ -135,6 +136,8 @@ class _Restorer:
         self.constant, self.unlock = make_weights_constant, unlock_all_params
         self.params = _params_by_node(tensors)
         self.locked = self._locked(lock_trainable_params)
+        self.shared_by_locked = [v.get("param") or v.get("transposed") for e in description["nodes"]
+                                 if e["name"] in self.locked for v in e["arguments"].values() if isinstance(v, dict)]
 
     def _locked(self, lock):
         names = [e["name"] for e in self.description["nodes"]]
@@ -181,14 +184,16 @@ class _Restorer:
     def _restore_node(self, model, entry, designations):
         name = entry["name"]
         cls = NODES[entry["class"]]
+        raw = dict(entry["arguments"])
+        values = dict(self.params.get(name, {})) | self._unshared(raw)
+        stored = set(values)
         arguments = {k: serialize.decode(v, model.nodes, self.tensors, self.allow_functions, f"Node {name!r}")
-                     for k, v in entry["arguments"].items() if not (isinstance(v, dict) and "weights" in v)}
+                     for k, v in raw.items() if not (isinstance(v, dict) and "weights" in v)}
         arguments["print_repr"] = entry.get("print_repr", True) and not self.quiet
         if issubclass(cls, Input):
             self._resize(model, entry, arguments, name == designations.get("input_node"))
         if self.mfp and issubclass(cls, (Conv, Pool)):
             arguments["mfp"] = True
-        values = dict(self.params.get(name, {}))
         self._give_weights(entry, cls, arguments, values)
         after = False
         if self.mfp and name == designations.get("prediction_node"):
@@ -199,7 +204,7 @@ class _Restorer:
         node.like = entry.get("like")
         if entry.get("feature_names"):
             node.feature_names = entry["feature_names"]
-        absent = [k for k in node.params if k not in self.params.get(name, {}) and k != "init_weight"]
+        absent = [k for k in node.params if k not in stored and k != "init_weight"]
         if absent:
             raise ModelFileError(f"The weights {[f'{name}/{k}' for k in absent]} are missing from the model file.")
         rest = {k: v for k, v in values.items() if k in node.params and not node.params[k].constant}
@@ -207,7 +212,9 @@ class _Restorer:
             rest.setdefault("init_weight", 0.0)
         node.set_param_values(rest)
         if after and len(node.shape.mfp_offsets) > 1:
-            designations["prediction_node"] = FragmentsToDense(node, name=_random_name()).name
+            dense = FragmentsToDense(node, name=_random_name())
+            dense._feature_names = node.feature_names
+            designations["prediction_node"] = dense.name
             designations["prediction_ext"] = [designations["prediction_node"] if n == name else n
                                               for n in designations.get("prediction_ext") or []] or None
 
@@ -224,11 +231,20 @@ class _Restorer:
         elif like and self.changes and like["node"] in model.nodes:
             arguments.update(arguments_like(model.nodes[like["node"]].shape, like["override_f"]))
 
+    def _unshared(self, raw):
+        """Take what batch normalisation shares with other layers out of ``raw`` arguments if it is to be replaced: values
+        of its own serve as well, as none is trained then, and the other layer may have none any more."""
+        if not (self.replace_bn and raw.get("batch_normalisation")):
+            return {}
+        shared = {k: raw.pop(k)["param"] for k in BN_PARAMS if isinstance(raw.get(k), dict) and "param" in raw[k]}
+        return {k: debiased(self.params[node])[param] for k, (node, param) in shared.items()}
+
     def _give_weights(self, entry, cls, arguments, values):
         """Move parameters that constructors take from ``values`` to ``arguments``; replace batch normalisation."""
         mode = arguments.get("batch_normalisation")
         if mode and self.replace_bn:
-            weight = float(values.pop("init_weight", 0.0))
+            values.update(debiased(values))
+            values.pop("init_weight", None)
             if self.replace_bn == "remove":
                 arguments["batch_normalisation"] = False
                 for key in BN_PARAMS:
@@ -236,13 +252,9 @@ class _Restorer:
             else:
                 fades = mode == "fadeout"
                 arguments["batch_normalisation"] = mode = "predict"
-                if weight < 1:
-                    values["mean"] = values["mean"] / (1 - weight)
-                    values["std"] = (values["std"] - weight) / (1 - weight)
                 if fades:
                     r = values["gradnet_rate"]
-                    gamma = values["gamma"] if "gamma" in values else arguments.pop("gamma").get_value()  # or shared
-                    values.update(mean=r * values["mean"], std=r * values["std"] + 1 - r, gamma=r * gamma + 1 - r)
+                    values.update(mean=r * values["mean"], std=r * values["std"] + 1 - r, gamma=r * values["gamma"] + 1 - r)
                 if self.replace_bn == "const":
                     for key in ("mean", "std"):
                         arguments[key] = [values.pop(key), "const"]
@@ -256,7 +268,7 @@ class _Restorer:
             if mode in ("train", "fadeout") and key in ("mean", "std"):
                 continue
             constant = (key in saved_constants and not self.unlock) or (key in WEIGHTS and (
-                self.constant or entry["name"] in self.locked))
+                self.constant or entry["name"] in self.locked or [entry["name"], key] in self.shared_by_locked))
             value = values.pop(key)
             arguments[key] = [value, "const"] if constant else value
 
@@ -281,7 +293,16 @@ def _to_dense_before(arguments):
 
 
 def params_from_model_file(file_name):
-    """Dict node -> param -> array of a model file, for nodes that have parameters."""
+    """Dict node -> param -> array of a model file, for nodes that have parameters.
+
+    ``mean`` and ``std`` of batch normalisation are those that predictions use, without the share of their initial values:
+    they may be given to a layer with ``batch_normalisation='predict'``.
+    """
+    return {node: debiased(values) for node, values in stored_params(file_name).items()}
+
+
+def stored_params(file_name):
+    """Dict node -> param -> array as they are in a model file."""
     return _params_by_node(_read(file_name)[1])
 
 

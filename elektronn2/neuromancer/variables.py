@@ -18,6 +18,21 @@ def laid_out_like(values, tensors):
             else torch.empty_like(t, requires_grad=False).copy_(v) for v, t in zip(values, tensors)]
 
 
+def debiased(values):
+    """Parameters of a node (name -> array) whose running averages, ``mean`` and ``std``, have lost the share that their
+    initial values 0 and 1 have by ``init_weight`` (which is then 0); all as it is if there is no other share yet.
+
+    >>> debiased(dict(mean=np.array([1.0]), std=np.array([1.5]), init_weight=0.5))
+    {'mean': array([2.]), 'std': array([2.]), 'init_weight': 0.0}
+    """
+    weight = float(values.get("init_weight", 0.0))
+    if not 0 < weight < 1:
+        return dict(values)
+    starts = {"mean": 0.0, "std": 1.0}
+    new = {k: (v - weight * starts[k]) / (1 - weight) if k in starts else v for k, v in values.items()}
+    return new | {"init_weight": 0.0}
+
+
 class VariableParam:
     """A value shared by all functions that use it.
 
@@ -146,6 +161,11 @@ class TransposedParam:
             raise ValueError(f"Parameter {param.name!r} with shape {param.shape} has no two axes to swap.")
         self.param = param
         self.shape = (param.shape[1], param.shape[0], *param.shape[2:])
+
+    @property
+    def T(self):
+        """The parameter itself: swapped twice."""
+        return self.param
 
     def get_value(self):
         """A copy of the value, as an array."""

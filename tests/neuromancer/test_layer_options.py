@@ -82,6 +82,16 @@ def test_conv_dual(rng):
     assert code.make_dual(code, name="back", print_repr=False).name == "back"
 
 
+def test_the_dual_of_a_dual_shares_the_same_weights():
+    code = nm.Perceptron(source((2, 4), "b,f"), 3, name="code", print_repr=False)
+    dual = code.make_dual(code, share_w=True, print_repr=False)
+    again = dual.make_dual(dual, share_w=True, print_repr=False)
+    assert again.w is code.w and again.shape.shape == [2, 3]
+    image = source((1, 2, 6, 6), "b,f,x,y")
+    conv = nm.Conv(image, 3, 3, print_repr=False)
+    assert conv.make_dual(conv, share_w=True, mfp=False, print_repr=False).w.T is conv.w
+
+
 @pytest.mark.parametrize(("sizes", "kernel", "pool", "stride"), [((7,), (3,), 1, 1), ((7, 6), (2, 3), 1, 1),
                                                                  ((9, 7), (3, 3), 1, 2), ((4, 5, 4), (2, 1, 3), 1, 1)])
 def test_conv_dual_is_the_transposed_map(sizes, kernel, pool, stride, rng, tmp_path):
@@ -105,7 +115,8 @@ def test_conv_dual_is_the_transposed_map(sizes, kernel, pool, stride, rng, tmp_p
     (lambda x: (p := nm.Perceptron(x, 4, "maxout 2", print_repr=False)).make_dual(p, True), ValueError, "maxout 2"),
     (lambda x: nm.Conv(x, 5, 2, name="c", print_repr=False).make_dual("c"), ValueError, "dual of Conv 'c'.*'c'"),
     (lambda x: (c := nm.Conv(x, 4, 2, groups=2, print_repr=False)).make_dual(c, True), ValueError, "groups"),
-    (lambda x: (c := nm.Conv(x, 4, 2, print_repr=False)).make_dual(c, mfp=False), TypeError, "unknown argument 'mfp'"),
+    (lambda x: (c := nm.Conv(x, 4, 2, print_repr=False)).make_dual(c, mfp=True), ValueError, "mfp=False"),
+    (lambda x: (u := nm.UpConv(x, 4, 2, print_repr=False)).make_dual(u), NotImplementedError, "has no dual.*Conv"),
     (lambda x: nm.VariableParam(np.ones(3)).T, ValueError, "two axes")])
 def test_dual_refuses(make, error, message):
     with pytest.raises(error, match=message):

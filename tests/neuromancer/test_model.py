@@ -130,6 +130,15 @@ def test_changed_patch_and_batch(rng, tmp_path):
         nm.model.modelload(tmp_path / "m.mdl", imposed_patch_size=(21, 17, 3))
 
 
+def test_feature_names_stay_when_fragments_are_made_dense():
+    x = nm.Input((1, 1, 13, 13), "b,f,x,y", name="x")
+    out = nm.Conv(nm.Conv(x, 3, 2, 2), 2, 2, activation_func="lin", name="out")
+    out.feature_names = ["cell", "gap"]
+    out.model.designate_nodes(x, prediction_node=out)
+    new = nm.model.rebuild_model(out.model, override_mfp_to_active=True)
+    assert new.prediction_node.name != "out" and new.prediction_feature_names == ["cell", "gap"]
+
+
 def test_constants_locks_and_batch_normalisation(rng, tmp_path):
     model = net("train")
     batch = data(rng, model)
