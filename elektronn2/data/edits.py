@@ -1,6 +1,6 @@
 """The few things that augmentations do to the grey values of a part of an image.
 
-Each function changes the array ``image[region]`` in place. Given a :class:`Recipe` in place of the image, it is noted
+Each function changes the part ``image[region]``, a view, in place. Given a :class:`Recipe` in place of the image, it is noted
 there instead, to be done later and elsewhere: on a GPU, by :mod:`elektronn2.training.gpu_augmentation`.
 
 >>> image = np.zeros((1, 2, 4), np.float32)
@@ -50,7 +50,9 @@ def _edit(function):
 @_edit
 def linear(image, region, gain, offset):
     """d * gain + offset; both are numbers, or arrays that go with the region."""
-    image[region] = image[region] * gain + offset
+    part = image[region]
+    np.multiply(part, gain, out=part)
+    np.add(part, offset, out=part)
 
 
 @_edit
@@ -62,13 +64,15 @@ def fill(image, region, values):
 @_edit
 def clip(image, region):
     """To 0..1."""
-    image[region] = np.clip(image[region], 0, 1)
+    part = image[region]
+    np.clip(part, 0, 1, out=part)
 
 
 @_edit
 def power(image, region, exponent):
     """d ** exponent, of d in 0..1."""
-    image[region] = image[region] ** exponent
+    part = image[region]
+    np.power(part, exponent, out=part)
 
 
 @_edit
