@@ -1,7 +1,7 @@
 """The few things that augmentations do to the grey values of a part of an image.
 
-Each function changes the part ``image[region]``, a view, in place. Given a :class:`Recipe` in place of the image, it is noted
-there instead, to be done later and elsewhere: on a GPU, by :mod:`elektronn2.training.gpu_augmentation`.
+Each function changes the part ``image[region]``, a view, in place. Given a :class:`Recipe` in place of the image, it is
+noted there instead, to be done later and elsewhere: on a GPU, by :mod:`elektronn2.training.gpu_augmentation`.
 
 >>> image = np.zeros((1, 2, 4), np.float32)
 >>> linear(image, (0, 1), 1, 0.5)
