@@ -77,6 +77,9 @@ class NodeType(type):
         except Exception as error:
             model.forget_node(name)
             model.graph.erase_from(mark)
+            open_sizes = _open_sizes(node) if isinstance(error, RuntimeError) else ""
+            if open_sizes:
+                raise ValueError(f"{NodeType._building}: {open_sizes}") from error
             if repr(name) not in str(error):
                 error.add_note(f"This was when {NodeType._building} was made.")
             raise
@@ -85,6 +88,20 @@ class NodeType(type):
         level = logging.INFO if node.print_repr else logging.DEBUG
         logger.log(level, "%s\n%r", "-" * 87, node)
         return node
+
+
+def _open_sizes(node):
+    """What to do if parents of the same axes have an open size and a known one on one of them; else ''."""
+    parents = getattr(node, "parents", ())
+    for p in parents:
+        for other in parents:
+            if p.shape.tags == other.shape.tags:
+                for tag, n, m in zip(p.shape.tags, p.shape, other.shape):
+                    if n is None and m is not None and tag != "f":
+                        return (f"axis {tag!r} of {p.name!r} {p.shape} has an open size, that of {other.name!r} "
+                                f"{other.shape} a known one, and they do not go together. Give both the size {m}, or leave "
+                                "both open.")
+    return ""
 
 
 def _model_for(parents):
@@ -163,6 +180,9 @@ class Node(metaclass=NodeType):
         meta = self.output.meta
         if len(meta.shape) != len(self.shape) or any(
                 n is not None and n != m for n, m in zip(self.shape, meta.shape)):
+            open_sizes = _open_sizes(self)
+            if open_sizes:
+                raise ValueError(f"{type(self).__name__} {self.name!r}: {open_sizes}")
             raise ValueError(
                 f"{type(self).__name__} {self.name!r} declares shape {self.shape}, but its output has "
                 f"{tuple(meta.shape)}: the shape rule (_calc_shape) and the computation (_make_output) disagree.")

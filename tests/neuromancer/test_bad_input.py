@@ -235,3 +235,17 @@ def test_axes_of_weights(argument, shape, tags, needed):
     given = nm.Input(shape, tags, name="given", **QUIET)
     with pytest.raises(ValueError, match=re.escape(f"{argument} 'given' has shape {given.shape}, needed is [{needed}]")):
         nm.MultinoulliNLL(p, nm.Input_like(p, override_f=1, **QUIET), True, **{argument: given}, **QUIET)
+
+
+@pytest.mark.parametrize("make", [
+    lambda s, t: nm.Add(s, t), lambda s, t: nm.Concat([s, t]), lambda s, t: nm.AbsLoss(s, t),
+    lambda s, t: nm.MultinoulliNLL(nm.Softmax(s, name="fixed softmax", print_repr=False), t)])
+@pytest.mark.parametrize("size", [(3, 2, 11, None), (None, 2, 11, 11)])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_an_open_size_beside_a_known_one(make, size, batch):
+    size = (batch if size[0] else None, *size[1:])
+    nm.model_manager.newmodel(None)
+    s = nm.Input((batch, 2, 11, 11), "b,f,x,y", name="fixed", print_repr=False)
+    t = nm.Input(size, "b,f,x,y", name="open", print_repr=False)
+    with pytest.raises(ValueError, match="'open'.* has an open size, that of 'fixed.*a known one"):
+        make(s, t)
