@@ -50,7 +50,8 @@ class TargetMaker:
     ``steps``: a name of :data:`KINDS`, or (name, dict of arguments), or a list of such:
 
     - 'barriers': :func:`~elektronn2.data.image.ids2barriers`
-    - 'affinities': :func:`~elektronn2.data.image.affinity_targets`
+    - 'affinities': :func:`~elektronn2.data.image.affinity_targets`; edges are in voxels of the labels: between neighbours
+      of a target with strides (1, 2, 2) they are (1, 0, 0), (0, 2, 0) and (0, 0, 2)
     - 'shifted': :func:`~elektronn2.data.image.make_nhood_targets`
     - 'signed_distance': :func:`~elektronn2.data.distance.signed_distance`; ``voxel_size`` is (aniso_factor, 1, 1) by default
     - 'grow': :func:`~elektronn2.data.image.grow_seg`, the one that others may follow

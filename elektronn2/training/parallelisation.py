@@ -34,6 +34,7 @@ class BackgroundProc:
     :meth:`reset` on. ``first``: if given, each call gets a number as its first argument, counted from ``first``: then the
     results do not depend on the number of workers, if ``target`` is a pure function of its arguments. ``dtypes``,
     ``shapes``: if given, what each result must have. ``profile``: log how long :meth:`get` waited, at :meth:`shutdown`.
+    ``finish``: a function that :meth:`get` applies to each result, for what cannot be done in another process.
 
     >>> import numpy
     >>> squares = BackgroundProc(lambda n: numpy.array([n * n]), n_proc=2, first=3)
@@ -43,14 +44,14 @@ class BackgroundProc:
     """
 
     def __init__(self, target, dtypes=None, shapes=None, n_proc=1, target_args=(), target_kwargs=None, profile=False,
-                 first=None, kind="threads", start_method=None):
+                 first=None, kind="threads", start_method=None, finish=None):
         if n_proc < 1:
             raise ValueError(f"BackgroundProc needs at least one worker, got n_proc={n_proc}.")
         if kind not in KINDS:
             raise ValueError(f"kind must be {' or '.join(map(repr, KINDS))}, got {kind!r}.")
         self.target, self.dtypes, self.shapes, self.n_proc, self.kind = target, dtypes, shapes, n_proc, kind
         self.start_method = start_method or ("fork" if sys.platform == "linux" else "spawn")
-        self.target_args, self.profile = target_args, profile
+        self.target_args, self.profile, self.finish = target_args, profile, finish
         self.target_kwargs = {} if target_kwargs is None else target_kwargs
         self.number = first
         self.waited, self.served = 0.0, 0
@@ -98,7 +99,7 @@ class BackgroundProc:
             self.number += 1
         self._submit()
         self._check(result)
-        return result
+        return self.finish(result) if self.finish else result
 
     def _check(self, result):
         arrays = result if isinstance(result, (tuple, list)) else (result,)

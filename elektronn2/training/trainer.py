@@ -189,10 +189,12 @@ class Trainer:
         self.model.loss(*self.make_batch(MONITOR - 1))
 
     def _start_batches(self):
-        processes = config.background_kind == "processes"
-        self._batches = None
-        if not config.background_processes:
-            return
+        workers, first = config.background_processes, self.first_batch + self.loop.step
+        self._batches = self.workers(max(2, int(workers)), config.background_kind, first) if workers else None
+
+    def workers(self, n, kind, first=0):
+        """``n`` threads or processes (``kind``) that prepare batches for training steps, numbered from ``first``."""
+        processes = kind == "processes"
         if processes and config.augmentation_device is not None:
             raise ValueError("background_kind='processes' and augmentation_device exclude each other: images would have to "
                              "come back from the device. Use 'threads'.")
@@ -200,24 +202,19 @@ class Trainer:
             raise ValueError("background_kind='processes' needs data that number their batches, but "
                              f"{type(self.data).__name__} has no method batch(number, ...): each process would make the "
                              "same ones. Use 'threads'.")
-        self._batches = BackgroundProc(
-            self.data.batch if processes else self._prepare, n_proc=max(2, int(config.background_processes)),
-            target_kwargs=self._batch_arguments() if processes else None, first=self.first_batch + self.loop.step,
-            kind=config.background_kind, start_method="spawn" if getattr(self.data, "h5stream", False) else None)
-
-    def _prepare(self, number):
-        """A batch for a training step, where the device takes it from without waiting."""
-        return self._pinned(self.make_batch(number))
+        if not processes:
+            return BackgroundProc(lambda number: self._pinned(self.make_batch(number)), n_proc=n, first=first)
+        method = "spawn" if getattr(self.data, "h5stream", False) else None  # open files are no good heritage
+        return BackgroundProc(self.data.batch, n_proc=n, target_kwargs=self._batch_arguments(), first=first, kind=kind,
+                              start_method=method, finish=lambda batch: self._pinned(self._complete(batch)))
 
     def _pinned(self, batch):
+        """The arrays where a GPU, if there is one, takes them from without waiting."""
         return pinned(batch) if resolve_device(config.device).startswith("cuda") else batch
 
     def next_batch(self):
         """The next batch, from the workers or made now."""
-        if self._batches is None:
-            return self.make_batch(self.first_batch + self.loop.step)
-        batch = self._batches.get()
-        return self._pinned(self._complete(batch)) if self._batches.kind == "processes" else batch
+        return self._batches.get() if self._batches else self.make_batch(self.first_batch + self.loop.step)
 
     # -- the run ---------------------------------------------------------------------------------
     def run(self):

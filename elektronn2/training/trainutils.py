@@ -76,14 +76,14 @@ class ExperimentConfig:
     ``exp_file``: Python, executed with its own folder on the search path. Names that are known (those below and every
     setting of ``elektronn2.config.config``) are taken over, the latter into ``config``; ``namespace`` holds all names
     that the file defined. ``host_script_file``: a script to keep with the run. ``use_existing_dir``: the folder exists and
-    is used as it is.
+    is used as it is. ``save_path``: the folder of runs (default: that of the config).
 
     Raises one ValueError that lists everything that is missing, misspelled or of the wrong kind; FileExistsError if the
     folder of the run exists and ``overwrite`` is not set; PermissionError if it cannot be written. An error in the file
     itself is raised as it is, with the file and line in its traceback.
     """
 
-    def __init__(self, exp_file, host_script_file=None, use_existing_dir=False):
+    def __init__(self, exp_file, host_script_file=None, use_existing_dir=False, save_path=None):
         self.exp_file = Path(exp_file).expanduser().resolve()
         if not self.exp_file.is_file():
             raise FileNotFoundError(f"There is no config file {self.exp_file}.")
@@ -94,7 +94,7 @@ class ExperimentConfig:
         if self._problems:
             n = len(self._problems)
             raise ValueError(f"{self.exp_file} has {n} problem{'s' * (n > 1)}:\n  " + "\n  ".join(self._problems))
-        self._make_folder(host_script_file, use_existing_dir)
+        self._make_folder(host_script_file, use_existing_dir, save_path or config.save_path)
         self._running = True
 
     def __setattr__(self, name, value):
@@ -224,10 +224,10 @@ class ExperimentConfig:
         return None
 
     # -- the folder ------------------------------------------------------------------------------
-    def _make_folder(self, host_script_file, use_existing_dir):
+    def _make_folder(self, host_script_file, use_existing_dir, runs):
         if self.save_name is None:
             self.save_name = f"{self.exp_file.stem}__{time.strftime('%y-%m-%d_%H-%M-%S')}"
-        self.save_path = os.path.join(os.path.expanduser(config.save_path), self.save_name)
+        self.save_path = os.path.join(os.path.expanduser(runs), self.save_name)
         folder = Path(self.save_path)
         try:
             if folder.exists() and not use_existing_dir:

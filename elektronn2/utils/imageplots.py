@@ -69,7 +69,7 @@ def plot_sample(image, targets, offsets, strides):
         panels.append((f"target {len(panels) - len(image)}", channel, (x0, x1, y1, y0)))
     columns = min(len(panels), 4)
     rows = -(-len(panels) // columns)
-    figure = Figure((3.4 * columns, 3.6 * rows), layout="constrained")
+    figure = Figure((3.4 * columns, 3.6 * rows + 0.4), layout="constrained")
     for ax, (name, values, extent) in zip(figure.subplots(rows, columns, squeeze=False).flat, panels):
         shown = np.ma.masked_less(values, 0) if extent and values.dtype.kind in "iu" else np.ma.masked_equal(values, -666)
         ax.set_facecolor("#999999")

@@ -1,4 +1,5 @@
 """What all formats of volumes have in common: axes, reading of boxes, errors that say where."""
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,7 @@ class Volume:
     Attributes: ``shape`` (f, z, x, y), ``dtype`` as stored, ``channels`` = shape[0], ``chunks`` (f, z, x, y) or None for
     what the storage reads at once, ``voxel_size`` (z, x, y) in nanometres or None, ``name``. It may be read in many
     threads at once, and is copied into another process by being ``opened`` there, by a function and its arguments.
+    ``bytes_read`` and ``seconds_read`` add up what was read, and the time that it took.
     ValueError for axes that do not fit the array.
 
     >>> volume = Volume(Stored(np.arange(24).reshape(2, 3, 4)), "an array", "zyx")
@@ -57,6 +59,7 @@ class Volume:
         self.chunks = tuple(int(chunks.get(a, 1)) for a in AXES) if chunks else None
         sizes = stored.voxel_size or {}
         self.voxel_size = tuple(float(sizes[a]) for a in "zxy") if set("zxy") <= set(sizes) else None
+        self.bytes_read, self.seconds_read = 0, 0.0
         self._order = [axes.index(a) for a in AXES if a in axes]
         self._order += [i for i, a in enumerate(axes) if a not in AXES]
 
@@ -107,6 +110,7 @@ class Volume:
             raise IndexError(f"{self.name}: there is no box {_text(box)} in shape {self.shape}.")
         limits = dict(zip(AXES, box))
         stored = tuple(slice(*limits.get(a, (0, 1))) for a in self.axes)
+        start = time.perf_counter()
         try:
             array = np.asarray(self.stored.array[stored])
         except MemoryError:
@@ -114,6 +118,8 @@ class Volume:
         except Exception as error:  # each library has its own
             raise OSError(f"{self.name}: the box {_text(box)} cannot be read: {error}. Is the file damaged, or the "
                           "connection lost? Copy or make it again.") from error
+        self.bytes_read += array.nbytes
+        self.seconds_read += time.perf_counter() - start
         array = array.transpose(self._order)
         return array.reshape(tuple(high - low for low, high in box))
 
