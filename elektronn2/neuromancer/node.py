@@ -389,8 +389,13 @@ class Node(metaclass=NodeType):
         return self.function().last_exec_time
 
     def _random_inputs(self):
-        rng = np.random.default_rng(0)
-        return [rng.random([1 if n is None else n for n in s.shape]).astype(s.output.dtype) for s in self.input_nodes]
+        """Values in 0..1 for the sources; class 0 where a loss takes them for class ids."""
+        rng, arrays = np.random.default_rng(0), []
+        for s in self.input_nodes:
+            values = rng.random([1 if n is None else n for n in s.shape])
+            ids = any(getattr(c, "target_is_sparse", False) and c.parents[1] is s for c in s.children.values())
+            arrays.append((np.zeros_like(values) if ids else values).astype(s.output.dtype))
+        return arrays
 
     def test_run(self, on_shape_mismatch="warn", debug_outputs=False):
         """Run once on random input; logs output shape, runtime, speed and whether the declared shape holds."""
