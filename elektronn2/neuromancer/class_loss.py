@@ -20,7 +20,7 @@ from elektronn2.neuromancer.loss_checks import (
     weighting_nodes,
     what,
 )
-from elektronn2.neuromancer.node import Node
+from elektronn2.neuromancer.node import Node, all_or_nothing
 from elektronn2.neuromancer.node_basic import FromTensor
 from elektronn2.neuromancer.shape import TaggedShape
 
@@ -157,9 +157,10 @@ def Errors(pred, target, target_is_sparse=False, n_class="auto", n_indep="auto",
     >>> nm.Errors(p, t, target_is_sparse=True, print_repr=False)(x, [[[0, 1, -1]]])  # right, wrong, unlabelled
     array([0.5], dtype=float32)
     """
-    cls = pred if isinstance(pred, Classification) else Classification(
-        pred, n_class, n_indep, name="cls for errors", print_repr=False)
-    return _Errors(cls, target, target_is_sparse, name=name, print_repr=print_repr)
+    with all_or_nothing(pred):
+        cls = pred if isinstance(pred, Classification) else Classification(
+            pred, n_class, n_indep, name="cls for errors", print_repr=False)
+        return _Errors(cls, target, target_is_sparse, name=name, print_repr=print_repr)
 
 
 class OneHot(Node):

@@ -50,6 +50,14 @@ class GraphManager:
         self.nodes[node.name] = node
         self.arguments[node.name] = arguments
 
+    def forget_from(self, n_nodes, mark):
+        """Take back all nodes after the first ``n_nodes``, and what the graph holds from ``mark`` on."""
+        for node in self[n_nodes:]:
+            for parent in node.parents:
+                parent.children.pop(node.name, None)
+            self.forget_node(node.name)
+        self.graph.erase_from(mark)
+
     def forget_node(self, name):
         self.nodes.pop(name, None)
         self.arguments.pop(name, None)

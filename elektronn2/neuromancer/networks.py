@@ -31,6 +31,7 @@ from elektronn2.neuromancer import init
 from elektronn2.neuromancer.loss import AggregateLoss, Errors, MultinoulliNLL, Softmax
 from elektronn2.neuromancer.manager import model_manager
 from elektronn2.neuromancer.neural import Conv, UpConvMerge
+from elektronn2.neuromancer.node import all_or_nothing
 from elektronn2.neuromancer.node_basic import Input, Input_like
 from elektronn2.neuromancer.normalisation import GroupNorm, InstanceNorm, LayerNorm
 from elektronn2.neuromancer.resampling import FragmentsToDense, Pool
@@ -56,14 +57,15 @@ def classifier(logits, loss=MultinoulliNLL, **loss_arguments):
     >>> model.prediction_node.shape, model.target_node.shape
     ([(1,b), (2,f), (13,x), (13,y)], [(1,b), (1,f), (13,x), (13,y)])
     """
-    probs = Softmax(logits, name="probs")
-    target = Input_like(probs, override_f=1, name="target")
-    pixel_loss = loss(probs, target, target_is_sparse=True, name="nll", **loss_arguments)
-    total = AggregateLoss(pixel_loss, name="loss")
-    errors = Errors(probs, target, target_is_sparse=True)
-    logits.model.designate_nodes(input_node=logits.input_nodes[0], target_node=target, loss_node=total,
-                                 prediction_node=probs, prediction_ext=[total, errors, probs], error_node=errors)
-    return logits.model
+    with all_or_nothing(logits):
+        probs = Softmax(logits, name="probs")
+        target = Input_like(probs, override_f=1, name="target")
+        pixel_loss = loss(probs, target, target_is_sparse=True, name="nll", **loss_arguments)
+        total = AggregateLoss(pixel_loss, name="loss")
+        errors = Errors(probs, target, target_is_sparse=True)
+        logits.model.designate_nodes(input_node=logits.input_nodes[0], target_node=target, loss_node=total,
+                                     prediction_node=probs, prediction_ext=[total, errors, probs], error_node=errors)
+        return logits.model
 
 
 # -- networks -------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import numpy as np
 from elektronn2.config import config
 from elektronn2.neuromancer import computations as C
 from elektronn2.neuromancer.init import bias_init, weight_init
+from elektronn2.neuromancer.node import all_or_nothing
 from elektronn2.neuromancer.node_basic import Add, Concat, Node
 from elektronn2.neuromancer.recurrent import GRU, LSTM
 from elektronn2.neuromancer.resampling import (
@@ -553,34 +554,36 @@ def AutoMerge(parent1, parent2, upconv_n_f=None, merge_mode="concat", disable_up
         raise ValueError(f"AutoMerge: upsampling must be 'upconv', 'nearest' or 'linear', got {upsampling!r}.")
     low, high = (parent1, parent2) if any(b < a for a, b in zip(s1.strides, s2.strides)) else (parent2, parent1)
     ratios = [Fraction(a) / Fraction(b) for a, b in zip(low.shape.strides, high.shape.strides)]
-    if any(r > 1 for r in ratios) and not disable_upconv:
-        if any(r.denominator != 1 for r in ratios):
-            raise ValueError(f"AutoMerge: strides {low.shape.strides} of {low.name!r} are not multiples of "
-                             f"{high.shape.strides} of {high.name!r}.")
-        if upconv_n_f is None:
-            raise ValueError(f"AutoMerge: {low.name!r} must be upsampled by {[int(r) for r in ratios]}, so "
-                             "upconv_n_f (the number of features) is needed.")
-        logger.debug("%s is upsampled to the resolution of %s.", low.name, high.name)
-        factor, kwargs = [int(r) for r in ratios], {"print_repr": print_repr, **(upconv_kwargs or {})}
-        if upsampling == "upconv":
-            low = UpConv(low, upconv_n_f, factor, **kwargs)
-        else:
-            low = Conv(Upsample(low, factor, upsampling, print_repr=print_repr), upconv_n_f, **{"filter_shape": 1, **kwargs})
-    crop_low, crop_high = [], []
-    for tag, n, m in zip(low.shape.spatial_tags, low.shape.spatial_shape, high.shape.spatial_shape):
-        if (n - m) % 2:
-            raise ValueError(f"AutoMerge: sizes on axis {tag!r} differ by an odd number, so no symmetric crop fits: "
-                             f"{low.name!r} is {low.shape}, {high.name!r} is {high.shape}. Change the patch size "
-                             "or one filter size by one.")
-        crop_low.append(max(n - m, 0) // 2)
-        crop_high.append(max(m - n, 0) // 2)
-    if any(crop_low):
-        low = Crop(low, crop_low, print_repr=print_repr)
-    if any(crop_high):
-        high = Crop(high, crop_high, print_repr=print_repr)
-    if merge_mode == "add":
-        return Add(low, high, name=name, print_repr=print_repr)
-    return Concat((low, high), axis="f", name=name, print_repr=print_repr)
+    with all_or_nothing(low, high):
+        if any(r > 1 for r in ratios) and not disable_upconv:
+            if any(r.denominator != 1 for r in ratios):
+                raise ValueError(f"AutoMerge: strides {low.shape.strides} of {low.name!r} are not multiples of "
+                                 f"{high.shape.strides} of {high.name!r}.")
+            if upconv_n_f is None:
+                raise ValueError(f"AutoMerge: {low.name!r} must be upsampled by {[int(r) for r in ratios]}, so "
+                                 "upconv_n_f (the number of features) is needed.")
+            logger.debug("%s is upsampled to the resolution of %s.", low.name, high.name)
+            factor, kwargs = [int(r) for r in ratios], {"print_repr": print_repr, **(upconv_kwargs or {})}
+            if upsampling == "upconv":
+                low = UpConv(low, upconv_n_f, factor, **kwargs)
+            else:
+                low = Upsample(low, factor, upsampling, print_repr=print_repr)
+                low = Conv(low, upconv_n_f, **{"filter_shape": 1, **kwargs})
+        crop_low, crop_high = [], []
+        for tag, n, m in zip(low.shape.spatial_tags, low.shape.spatial_shape, high.shape.spatial_shape):
+            if (n - m) % 2:
+                raise ValueError(f"AutoMerge: sizes on axis {tag!r} differ by an odd number, so no symmetric crop fits: "
+                                 f"{low.name!r} is {low.shape}, {high.name!r} is {high.shape}. Change the patch size "
+                                 "or one filter size by one.")
+            crop_low.append(max(n - m, 0) // 2)
+            crop_high.append(max(m - n, 0) // 2)
+        if any(crop_low):
+            low = Crop(low, crop_low, print_repr=print_repr)
+        if any(crop_high):
+            high = Crop(high, crop_high, print_repr=print_repr)
+        if merge_mode == "add":
+            return Add(low, high, name=name, print_repr=print_repr)
+        return Concat((low, high), axis="f", name=name, print_repr=print_repr)
 
 
 UpConvMerge = AutoMerge

@@ -2,6 +2,7 @@
 import inspect
 import logging
 import time
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -27,6 +28,19 @@ def nodes_in(value):
             yield from nodes_in(v)
     elif isinstance(value, dict):
         yield from nodes_in(list(value.values()))
+
+
+@contextmanager
+def all_or_nothing(*arguments):
+    """For functions that make several nodes from ``arguments``: if an error is raised within, those made are taken back."""
+    models = {n.model for n in nodes_in(arguments)}
+    marks = [(m, len(m), len(m.graph)) for m in models]
+    try:
+        yield
+    except Exception:
+        for model, n_nodes, mark in marks:
+            model.forget_from(n_nodes, mark)
+        raise
 
 
 class NodeType(type):

@@ -5,7 +5,7 @@ import numpy as np
 from elektronn2.config import config
 from elektronn2.neuromancer import loss_functions as L
 from elektronn2.neuromancer.loss_checks import check_target, feature_axis, positive, target_of, what
-from elektronn2.neuromancer.node import Node
+from elektronn2.neuromancer.node import Node, all_or_nothing
 
 
 class BinaryNLL(Node):
@@ -245,5 +245,6 @@ def SobelizedLoss(pred, target, loss_type="abs", loss_kwargs=None, name="absloss
         raise NotImplementedError(f"SobelizedLoss {name!r}: loss_type must be 'abs', got {loss_type!r}.")
     if not isinstance(loss_kwargs or {}, dict):
         raise TypeError(f"SobelizedLoss {name!r}: loss_kwargs must be a dict of arguments of AbsLoss, got {loss_kwargs!r}.")
-    derivatives = [_Sobel(node, name=f"{role} sobel") for node, role in ((pred, "pred"), (target, "target"))]
-    return AbsLoss(*derivatives, **{"name": name, "print_repr": print_repr, **(loss_kwargs or {})})
+    with all_or_nothing(pred, target):
+        derivatives = [_Sobel(node, name=f"{role} sobel") for node, role in ((pred, "pred"), (target, "target"))]
+        return AbsLoss(*derivatives, **{"name": name, "print_repr": print_repr, **(loss_kwargs or {})})

@@ -3,6 +3,7 @@ from fractions import Fraction
 
 from elektronn2.neuromancer import computations as C
 from elektronn2.neuromancer.neural import Conv, NeuralLayer
+from elektronn2.neuromancer.node import all_or_nothing
 from elektronn2.neuromancer.node_basic import Add, Node
 from elektronn2.neuromancer.resampling import Crop
 
@@ -124,13 +125,14 @@ def ResidualAdd(branch, skip, activation_func="relu", name="residual", print_rep
                              "Change one filter or pooling size by one.")
         crops.append(int(crop))
         steps.append(int(step))
-    if any(c < 0 for c in crops):
-        branch = Crop(branch, [max(-c, 0) // t for c, t in zip(crops, steps)], print_repr=print_repr)
-    if any(c > 0 for c in crops):
-        skip = Crop(skip, [max(c, 0) for c in crops], print_repr=print_repr)
-    if b["f"] != s["f"] or any(t > 1 for t in steps):
-        skip = Conv(skip, b["f"], [1] * b.ndim, activation_func="lin", name="projection", print_repr=print_repr,
-                    stride=steps)
-    if activation_func in ("lin", "linear"):
-        return Add(branch, skip, name=name, print_repr=print_repr)
-    return Activation(Add(branch, skip, print_repr=print_repr), activation_func, name=name, print_repr=print_repr)
+    with all_or_nothing(branch, skip):
+        if any(c < 0 for c in crops):
+            branch = Crop(branch, [max(-c, 0) // t for c, t in zip(crops, steps)], print_repr=print_repr)
+        if any(c > 0 for c in crops):
+            skip = Crop(skip, [max(c, 0) for c in crops], print_repr=print_repr)
+        if b["f"] != s["f"] or any(t > 1 for t in steps):
+            skip = Conv(skip, b["f"], [1] * b.ndim, activation_func="lin", name="projection", print_repr=print_repr,
+                        stride=steps)
+        if activation_func in ("lin", "linear"):
+            return Add(branch, skip, name=name, print_repr=print_repr)
+        return Activation(Add(branch, skip, print_repr=print_repr), activation_func, name=name, print_repr=print_repr)

@@ -187,6 +187,31 @@ def test_circle_in_a_file(tmp_path):
         nm.model.modelload(path)
 
 
+# -- functions that make several nodes --------------------------------------------------------------------
+def merged(x):
+    """A merge that fails as its last step: 5 features do not add to 2."""
+    return nm.AutoMerge(x, conv(conv(x, 4, 1, pool_shape=2, name="deep"), 4, 3), 5, merge_mode="add", **QUIET)
+
+
+def residual(x):
+    return nm.ResidualAdd(conv(x, 2, 3, name="deep"), x, activation_func="tahn", **QUIET)
+
+
+@pytest.mark.parametrize("make, kept", [
+    (merged, ["x", "deep", "conv"]), (residual, ["x", "deep"]),
+    (lambda x: nm.Errors(nm.Softmax(x), x, True), ["x", "softmax"]),
+    (lambda x: nm.SobelizedLoss(x, vector(name="v"), **QUIET), ["x", "v"]),
+    (lambda x: nm.networks.classifier(x, tau=1), ["x"])],
+    ids=["AutoMerge", "ResidualAdd", "Errors", "SobelizedLoss", "classifier"])
+def test_nothing_is_left_of_what_failed(make, kept):
+    x = image((20, 20), name="x")
+    with pytest.raises((ValueError, TypeError, NotImplementedError)):
+        make(x)
+    assert list(x.model.nodes) == kept
+    assert not set(x.children) - set(kept)
+    assert len(x.model.graph) == len(nm.model.rebuild_model(x.model).graph)
+
+
 # -- functions ------------------------------------------------------------------------------------------
 def test_function_of_two_models():
     """Sources of two models with the same name."""
