@@ -30,9 +30,13 @@ def modelload(file_name, override_mfp_to_active=False, imposed_patch_size=None, 
 
     ``imposed_patch_size`` (spatial, in the order of the input's axes), ``imposed_batch_size``: new sizes of the input;
     a patch that does not fit is changed to the nearest one that does, with a line for each axis that changes.
-    ``override_mfp_to_active``: max-fragment pooling in every pooling layer, for fast dense prediction (a network with
-    upsampling is left as it is). ``restore_kwargs``: ``make_weights_constant``, ``replace_bn`` ('remove', 'predict',
-    'const'), ``lock_trainable_params`` (number of nodes, or names), ``unlock_all_params``, ``allow_functions``.
+    ``override_mfp_to_active``: max-fragment pooling in every pooling layer that depends on the input, for fast dense
+    prediction (a network with upsampling is left as it is). Other inputs that the prediction needs, and that had the
+    batch size of the input, get its new one. Nodes that neither the prediction nor ``prediction_ext`` needs, and that do
+    not fit the new sizes (a loss with a mask, say), are left out with a warning; the roles they had become None.
+
+    ``restore_kwargs``: ``make_weights_constant``, ``replace_bn`` ('remove', 'predict', 'const'),
+    ``lock_trainable_params`` (number of nodes, or names), ``unlock_all_params``, ``allow_functions``.
 
     Files of the first ELEKTRONN2 are read too, without executing anything in them (see ``utils/unpickle.py``).
     If the file was saved with ``optimiser_state``, the model goes on training as the saved one would have, unless other
@@ -75,14 +79,18 @@ def _rebuild(description, tensors, mfp, patch, batch, name, **options):
         logger.warning("The network upsamples, so its prediction is dense already: max-fragment pooling is not used.")
         mfp = False
     changes = {}
-    if patch is not None or mfp:
+    if patch is not None or batch is not None or mfp:
         scratch = _scratch(description, tensors, options)
+        changes["needed"] = _needed(scratch)
+    if patch is not None or mfp:
         changes["patch"] = _fitting_patch(scratch, patch, mfp)
     if mfp:
         changes["dense_after"] = _moves(scratch.prediction_node)
+        changes["following"] = _following(scratch)
     if batch is not None or mfp:
         shape, tags = _input_shape(entries[input_name])
         old = shape[tags.index("b")]
+        changes["old_batch"] = old
         changes["batch"] = 1 if batch is None and old is None else old if batch is None else batch
     return _Restorer(description, tensors, mfp, changes, **options).restore(name)
 
@@ -101,6 +109,29 @@ def _scratch(description, tensors, options):
     model_manager.discard(scratch.name)
     model_manager.current, model_manager.last = previous
     return scratch
+
+
+def _needed(scratch):
+    """Names of the nodes that must be there after a change of sizes: what is predicted needs them, or their weights."""
+    predicted = [scratch.prediction_node, *(scratch.prediction_ext or ())]
+    if predicted == [None]:
+        return set(scratch.nodes)
+    needed, stack = set(), [scratch.input_node, *(n for n in predicted if n is not None)]
+    while stack:
+        node = stack.pop()
+        if node.name not in needed:
+            needed.add(node.name)
+            stack += [*node.parents, *(p.owner for p in node.shared.values() if p.owner is not None)]
+    return needed
+
+
+def _following(scratch):
+    """Names of the nodes that depend on the designated input, or whose sizes were copied from such nodes."""
+    names = {scratch.input_node.name}
+    for node in scratch.nodes.values():
+        if any(p.name in names for p in node.parents) or (node.like and node.like["node"] in names):
+            names.add(node.name)
+    return names
 
 
 def _moves(node):
@@ -138,6 +169,7 @@ class _Restorer:
         self.locked = self._locked(lock_trainable_params)
         self.shared_by_locked = [v.get("param") or v.get("transposed") for e in description["nodes"]
                                  if e["name"] in self.locked for v in e["arguments"].values() if isinstance(v, dict)]
+        self.left_out = {}  # name of a node that does not fit the new sizes -> why
 
     def _locked(self, lock):
         names = [e["name"] for e in self.description["nodes"]]
@@ -162,7 +194,9 @@ class _Restorer:
             designations = dict(self.description["designations"])
             for entry in self.description["nodes"]:
                 where = f"node {entry['name']!r}"
-                self._restore_node(model, entry, designations)
+                self._restore_or_leave_out(model, entry, designations)
+            if self.left_out:
+                self._forget_left_out(model, designations)
             where = "its designations"
             if self.quiet:
                 model.designations = designations
@@ -181,6 +215,37 @@ class _Restorer:
             raise kind(f"The model cannot be rebuilt at {where}: {text}") from error
         return model
 
+    def _restore_or_leave_out(self, model, entry, designations):
+        """Restore a node; if it was fit before the sizes were changed and no longer is, it may be missing."""
+        name, mark = entry["name"], len(model.graph)
+        try:
+            like = (entry.get("like") or {}).get("node")
+            if like in self.left_out and name not in self.changes["needed"]:
+                raise ValueError(f"it is like {like!r}")
+            self._restore_node(model, entry, designations)
+        except Exception as error:  # whatever sizes that do not fit lead to
+            if name in self.changes.get("needed", [name]):
+                raise
+            self.left_out[name] = error
+            if name in model.nodes:
+                for parent in model.nodes[name].parents:
+                    parent.children.pop(name, None)
+                model.forget_node(name)
+                model.graph.erase_from(mark)
+
+    def _forget_left_out(self, model, designations):
+        first, why = next(iter(self.left_out.items()))
+        logger.warning("Left out, because they do not fit the new sizes and the prediction does not need them: %s. (%s: %s)",
+                       ", ".join(self.left_out), first, why)
+        for role, names in designations.items():
+            if isinstance(names, list):
+                designations[role] = [n for n in names if n not in self.left_out] or None
+            elif names in self.left_out:
+                designations[role] = None
+        for split, pieces in list(model.splits.items()):
+            if self.left_out.keys() & pieces:
+                del model.splits[split]
+
     def _restore_node(self, model, entry, designations):
         name = entry["name"]
         cls = NODES[entry["class"]]
@@ -192,7 +257,7 @@ class _Restorer:
         arguments["print_repr"] = entry.get("print_repr", True) and not self.quiet
         if issubclass(cls, Input):
             self._resize(model, entry, arguments, name == designations.get("input_node"))
-        if self.mfp and issubclass(cls, (Conv, Pool)):
+        if self.mfp and issubclass(cls, (Conv, Pool)) and name in self.changes["following"]:
             arguments["mfp"] = True
         self._give_weights(entry, cls, arguments, values)
         after = False
@@ -230,6 +295,11 @@ class _Restorer:
             arguments["shape"] = shape
         elif like and self.changes and like["node"] in model.nodes:
             arguments.update(arguments_like(model.nodes[like["node"]].shape, like["override_f"]))
+        elif "batch" in self.changes and entry["name"] in self.changes["needed"]:
+            shape, tags = _input_shape(entry)
+            if "b" in tags and shape[tags.index("b")] == self.changes["old_batch"]:
+                shape[tags.index("b")] = self.changes["batch"]
+                arguments["shape"] = shape
 
     def _unshared(self, raw):
         """Take what batch normalisation shares with other layers out of ``raw`` arguments if it is to be replaced: values
