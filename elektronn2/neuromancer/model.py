@@ -100,7 +100,8 @@ class Model(GraphManager):
             return None
         name = value.name if isinstance(value, Node) else value
         if isinstance(value, Node) and self.nodes.get(name) is not value:
-            raise ValueError(f"designate_nodes: {role} {name!r} belongs to another model ({value.model.name!r}).")
+            raise ValueError(f"designate_nodes: {role} {name!r} belongs to model {value.model.name!r}, not to "
+                             f"{self.name!r}.")
         if name not in self.nodes:
             raise KeyError(f"designate_nodes: the model has no node {name!r} for {role}.{suggest(name, self.nodes)} "
                            f"Its nodes: {list(self.nodes)}.")
@@ -113,6 +114,7 @@ class Model(GraphManager):
             if not shape.fov_all_centered:
                 logger.warning("The field of view %s is even on some axis: predictions lie between input voxels and are "
                                "placed half a voxel lower. Change one filter size by one to centre them.", shape.fov)
+            self._compare_target(shape)
         node = self.loss_node or self.prediction_node
         if node is not None:
             cost = node.all_computational_cost
@@ -121,6 +123,19 @@ class Model(GraphManager):
             if self.prediction_node is not None:
                 logger.info("Computational Cost per pixel: %s",
                             pretty_string_ops(cost / self.prediction_node.shape.spatial_size))
+
+    def _compare_target(self, shape):
+        """A warning if voxels of the target sit elsewhere than those of the prediction: data are cut out by the target."""
+        target = self.target_node
+        if target is None or target.shape.spatial_tags != shape.spatial_tags:
+            return
+        for what in ("strides", "offsets"):
+            wanted, given = ([str(v) for v in getattr(s, what)] for s in (shape, target.shape))
+            if wanted != given:
+                pred = self.prediction_node.name
+                logger.warning("The %s of target %r are (%s), those of the prediction %r are (%s): it would be trained on "
+                               "labels of other voxels. Make the target with Input_like(%s, ...).",
+                               what, target.name, ", ".join(given), pred, ", ".join(wanted), pred)
 
     def _role(self, role):
         name = self.designations[role]
@@ -247,12 +262,13 @@ class Model(GraphManager):
 
     @property
     def mixing(self):
-        """Mixing weights of the loss node, or of the first AggregateLoss before it."""
+        """Mixing weights of the loss node, or of the first AggregateLoss before it; set a list, or one number for all."""
         return self._mixing_param().get_value()
 
     @mixing.setter
     def mixing(self, values):
-        self._mixing_param().set_value(values)
+        param = self._mixing_param()
+        param.set_value(np.full(param.shape, values) if np.ndim(values) == 0 else values)
 
     def _mixing_param(self):
         for node in reversed(graph.ancestors(self._need("loss_node"))):

@@ -76,7 +76,7 @@ class NodeType(type):
                 if key in arguments and not isinstance(arguments[key], Node):
                     raise TypeError(f"{cls.__name__} {proposal!r}: its parent must be one node, got {arguments[key]!r}.")
 
-        model = _model_for(list(nodes_in(arguments)))
+        model = _model_for(list(nodes_in(arguments)), f"{cls.__name__} {proposal!r}")
         name = choose_name(proposal, model.taken)
         mark = len(model.graph)
         node = cls.__new__(cls)
@@ -118,11 +118,13 @@ def _open_sizes(node):
     return ""
 
 
-def _model_for(parents):
+def _model_for(parents, what):
     models = {id(p.model): p.model for p in parents}
     if len(models) > 1:
         names = ", ".join(f"{p.name!r} of model {p.model.name!r}" for p in parents)
-        raise ValueError(f"A node cannot have parents from different models: {names}.")
+        current = model_manager.current and model_manager.current.name
+        raise ValueError(f"{what} cannot have parents from different models: {names}. New sources go to the current model, "
+                         f"{current!r}; model_manager.getmodel(name) makes another one current.")
     return next(iter(models.values())) if models else model_manager.getmodel()
 
 

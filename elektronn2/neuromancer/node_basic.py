@@ -11,7 +11,7 @@ from elektronn2.neuromancer.manager import choose_name, model_manager
 from elektronn2.neuromancer.node import Node
 from elektronn2.neuromancer.shape import TaggedShape
 from elektronn2.neuromancer.variables import VariableParam
-from elektronn2.utils.validate import as_tuple, suggest
+from elektronn2.utils.validate import as_tuple, dtype_name, suggest
 
 __all__ = ["Add", "ApplyFunc", "Concat", "FromTensor", "InitialState_like", "Input", "Input_like", "MultMerge", "Node",
            "ValueNode", "model_manager", "split"]
@@ -54,8 +54,9 @@ def _known_dtype(dtype, where):
     """``dtype``, or the working float for None. ValueError unless it is the name of one that nodes can have."""
     if dtype is None:
         return config.floatX
+    dtype = dtype_name(dtype)
     if not isinstance(dtype, str):
-        raise ValueError(f"{where}: dtype must be a string like 'float32', got {dtype!r}.")
+        raise ValueError(f"{where}: dtype must be a string like 'float32', or a dtype of numpy, got {dtype!r}.")
     if dtype not in DTYPES:
         raise ValueError(f"{where}: unknown dtype {dtype!r}.{suggest(dtype, DTYPES)} Known: {', '.join(DTYPES)}.")
     return dtype

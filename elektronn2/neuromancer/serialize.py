@@ -25,6 +25,7 @@ from elektronn2.neuromancer.shape import TaggedShape
 from elektronn2.neuromancer.variables import TransposedParam, VariableParam
 from elektronn2.utils.basic import atomic_write
 from elektronn2.utils.unpickle import is_pickle
+from elektronn2.utils.validate import dtype_name
 
 FORMAT = 1
 KEY = "elektronn2"
@@ -66,6 +67,7 @@ class _Encoder:
     def __call__(self, value, name=None):
         if name in WEIGHTS and name in self.node.params and not isinstance(value, VariableParam):
             return {"weights": "const" if self.node.params[name].constant else "trainable"}
+        value = dtype_name(value)
         if value is None or isinstance(value, (bool, int, float, str)):
             return value
         if isinstance(value, NODES["Node"]):

@@ -3,6 +3,8 @@ import difflib
 import numbers
 import operator
 
+import numpy as np
+
 
 def as_tuple(value, n, name, minimum=1):
     """``n`` integers from one integer or a sequence of ``n``.
@@ -44,6 +46,16 @@ def as_rate(value, name, one=True):
     if not (0 <= value <= 1 if one else 0 <= value < 1):
         raise ValueError(f"{name} must be in [0, 1{']' if one else ')'}, got {value!r}.")
     return float(value)
+
+
+def dtype_name(value):
+    """The name of a dtype of numpy; anything else as it is.
+
+    >>> dtype_name(np.int16), dtype_name(np.dtype('uint8')), dtype_name('float32')
+    ('int16', 'uint8', 'float32')
+    """
+    numpy_type = isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic))
+    return np.dtype(value).name if numpy_type else value
 
 
 def suggest(name, options):

@@ -92,7 +92,9 @@ NODES = {
     "axis 7": (lambda: nm.Concat([image(), image()], axis=7), ValueError, "there is no axis 7; axes are b, f, x, y"),
     "other features to multiply": (lambda: nm.MultMerge(image(), image(n_f=3)), ValueError, "sizes on axis 'f' differ"),
     "number to merge": (lambda: nm.AutoMerge(image(), 3), TypeError, "AutoMerge 'merge': its parents must be two nodes"),
-    "node of another model": (lambda: nm.Add(image(), foreign()), ValueError, "'input' of model 'default', 'there' of"),
+    "node of another model": (lambda: nm.Add(image(), foreign()), ValueError,
+                              "Add 'add' cannot have parents from different models: 'input' of model 'default', 'there' of "
+                              "model 'foreign'. New sources go to the current model, 'default'"),
     "weight of another model": (lambda: conv(image(), w=conv(foreign(), name="far").w), ValueError,
                                 "the parameter of 'far' belongs to model 'foreign', this node to 'default'"),
     "loss of another model": (lambda: nm.SquaredLoss(image(), foreign()), ValueError, "different models: 'input' of model"),
@@ -139,7 +141,8 @@ USES = {
     "text as weight": (lambda: net().set_param_values(dict(w="a")), ValueError, "'conv_w' takes numbers of shape"),
     "dropout of a source": (lambda: setattr(net().model, "dropout_rates", dict(input=0.5)), ValueError, "['input']"),
     "array of text": (lambda: net()("a"), TypeError, "input: values of dtype <U1"),
-    "role of another model": (lambda: net().model.designate_nodes(input_node=foreign()), ValueError, "belongs to another"),
+    "role of another model": (lambda: net().model.designate_nodes(input_node=foreign()), ValueError,
+                              "input_node 'there' belongs to model 'foreign', not to 'default'"),
     "unknown role": (lambda: net().model.designate_nodes(input_node="inputt"), KeyError, "Did you mean 'input'?"),
     "lists as roles": (lambda: net().model.designate_nodes(prediction_node=["conv"]), ValueError, "is one node, got a list"),
 }

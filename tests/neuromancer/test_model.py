@@ -406,6 +406,46 @@ def test_names_run_on():
     assert nm.model_manager.getmodel().node_count == 5
 
 
+def test_target_of_other_voxels_is_warned_about(caplog):
+    model = net()
+    x, probs = model.input_node, model.prediction_node
+    assert "labels of other voxels" not in caplog.text
+    with caplog.at_level("WARNING", "elektronn2log"):
+        model.designate_nodes(x, nm.Input((None, 1, 4, 4), "b,f,x,y", name="unplaced"), prediction_node=probs)
+    assert "strides of target 'unplaced' are (1, 1), those of the prediction 'softmax' are (2, 2)" in caplog.text
+    assert "offsets of target 'unplaced' are (0, 0), those of the prediction 'softmax' are (2, 2)" in caplog.text
+
+
+def test_dense_models_are_not_warned_about(caplog):
+    with caplog.at_level("WARNING", "elektronn2log"):
+        nm.model.rebuild_model(net(), override_mfp_to_active=True, imposed_batch_size=1)
+    assert "labels of other voxels" not in caplog.text
+
+
+def test_mixing_is_one_number_for_all_or_a_list():
+    x = nm.Input((2, 3), "b,f")
+    model = nm.model_manager.getmodel()
+    model.designate_nodes(x, loss_node=nm.AggregateLoss([x, x]))
+    model.mixing = 2
+    assert model.mixing.tolist() == [2, 2]
+    model.mixing = [1, 3]
+    assert model.mixing.tolist() == [1, 3]
+    with pytest.raises(ValueError, match="mixing_weights"):
+        model.mixing = [1, 2, 3]
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.dtype("int16")])
+def test_dtypes_of_numpy(dtype, tmp_path):
+    x = nm.Input((2, 3), "b,f", dtype=dtype, name="x")
+    like, value = nm.Input_like(x, dtype, name="like"), nm.ValueNode((2,), "f", dtype=dtype, name="constant")
+    assert x.output.dtype == like.output.dtype == value.output.dtype == "int16"
+    nm.model_manager.getmodel().save(tmp_path / "m.mdl")
+    model = nm.model.modelload(tmp_path / "m.mdl")
+    assert {model[n].output.dtype for n in ("x", "like", "constant")} == {"int16"}
+    with pytest.raises(ValueError, match="unknown dtype 'complex64'"):
+        nm.Input((2, 3), "b,f", dtype=np.complex64)
+
+
 def test_managers():
     manager = nm.model_manager
     default = manager.getmodel()
