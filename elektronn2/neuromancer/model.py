@@ -22,6 +22,7 @@ from elektronn2.neuromancer.rebuild import (
     modelload,
     params_from_model_file,
     rebuild_model,
+    restore,
     stored_params,
 )
 from elektronn2.utils.basic import pretty_string_ops
@@ -460,6 +461,26 @@ class Model(GraphManager):
             description["training"], state = checkpoint.describe(self)
             tensors.update(state)
         serialize.write(description, tensors, file)
+
+    def serialise(self):
+        """(description, tensors): all that a model file holds of the graph and its parameters, as :meth:`restore` takes it.
+
+        The description is a dict of plain values, tensors a dict ``<node>/<param>`` -> array.
+        """
+        return serialize.describe(self)
+
+    @property
+    def node_descriptors(self):
+        """Dict name -> description of each node (name, class, arguments), of plain values, as it is in a model file."""
+        return {entry["name"]: entry for entry in self.serialise()[0]["nodes"]}
+
+    def restore(self, description, tensors, **restore_kwargs):
+        """Build what :meth:`serialise` of another model returned in this model, which must be empty; it becomes current.
+
+        ``restore_kwargs``: as of :func:`modelload`. ValueError if there are nodes already; the errors of ``modelload``,
+        after which the model is empty.
+        """
+        restore(self, description, tensors, **restore_kwargs)
 
     def export(self, file, format=None, overwrite=False, dynamic=None, **about):
         """Write the prediction for other programs; atomic, and checked against this model before it is written.

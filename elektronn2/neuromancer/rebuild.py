@@ -152,6 +152,19 @@ def _fitting_patch(scratch, patch, mfp):
     return nearest_patch(rules, wanted)
 
 
+def restore(model, description, tensors, **options):
+    """Build the nodes of a description in an empty model; see :meth:`Model.restore`."""
+    if model.nodes:
+        raise ValueError(f"Model {model.name!r} has nodes already, so none can be restored in it. Call its reset() first.")
+    restorer = _Restorer(description, tensors, False, {}, **options)
+    model_manager._make_current(model)
+    try:
+        restorer.fill(model)
+    except Exception:
+        model.reset()
+        raise
+
+
 class _Restorer:
     """Builds a model from its description, with changes."""
 
@@ -187,6 +200,16 @@ class _Restorer:
     def restore(self, name):
         previous = model_manager.current, model_manager.last
         model = model_manager.newmodel(name)
+        try:
+            self.fill(model)
+        except Exception:  # nothing half-built stays
+            model_manager.discard(model.name)
+            model_manager.current, model_manager.last = previous
+            raise
+        return model
+
+    def fill(self, model):
+        """Build the nodes in an empty model, which is the current one."""
         where = "its description"
         try:
             for split, pieces in self.description.get("splits", {}).items():
@@ -205,15 +228,12 @@ class _Restorer:
                 where = "its state of training"
                 if "training" in self.description:
                     checkpoint.restore(model, self.description["training"], self.tensors)
-        except Exception as error:  # whatever a damaged or changed description leads to: nothing half-built stays
-            model_manager.discard(model.name)
-            model_manager.current, model_manager.last = previous
+        except Exception as error:  # whatever a damaged or changed description leads to
             if isinstance(error, ModelFileError):
                 raise
             text = error.args[0] if isinstance(error, KeyError) and error.args else error
             kind = ModelFileError if isinstance(error, (KeyError, AttributeError, ImportError)) else ValueError
             raise kind(f"The model cannot be rebuilt at {where}: {text}") from error
-        return model
 
     def _restore_or_leave_out(self, model, entry, designations):
         """Restore a node; if it was fit before the sizes were changed and no longer is, it may be missing."""

@@ -277,3 +277,22 @@ def test_an_open_size_beside_a_known_one(make, size, batch):
     t = nm.Input(size, "b,f,x,y", name="open", print_repr=False)
     with pytest.raises(ValueError, match="'open'.* has an open size, that of 'fixed.*a known one"):
         make(s, t)
+
+
+def test_model_from_its_description():
+    """What serialise returns gives the same model in an empty one, and nothing in others."""
+    node = conv(name="c")
+    node.model.designate_nodes(input_node="input", prediction_node="c")
+    description, tensors = json.loads(json.dumps(node.model.serialise()[0])), node.model.serialise()[1]
+    assert list(node.model.node_descriptors) == ["input", "c"] and node.model.node_descriptors["c"]["class"] == "Conv"
+    other = nm.model_manager.newmodel("other")
+    nm.model_manager.newmodel("current")
+    with pytest.raises(ValueError, match="has nodes already"):
+        node.model.restore(description, tensors)
+    with pytest.raises(ModelFileError, match="missing"):
+        other.restore(description, {k: v for k, v in tensors.items() if k != "c/w"})
+    assert not other.nodes and not len(other.graph)
+    other.restore(description, tensors)
+    assert nm.model_manager.current is other
+    x = np.random.default_rng(0).random((1, 2, 6, 7), "float32")
+    np.testing.assert_array_equal(other.predict(x), node(x))
