@@ -2,6 +2,7 @@
 import logging
 import time
 from collections import deque
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -230,8 +231,9 @@ class Model(GraphManager):
         values = [values] * len(rates) if np.ndim(values) == 0 else list(values)
         if len(values) != len(rates):
             raise ValueError(f"The model has {len(rates)} nodes with a {param}, got {len(values)} values.")
-        if param == "dropout_rate" and any(not 0 <= v < 1 for v in values):
-            raise ValueError(f"Dropout rates must be in [0, 1), got {values}.")
+        if not all(isinstance(v, (Real, np.number)) and 0 <= v <= 1 and (v < 1 or param != "dropout_rate") for v in values):
+            limits = "[0, 1)" if param == "dropout_rate" else "[0, 1]"
+            raise ValueError(f"Each {param} must be a number in {limits}, got {values}.")
         for rate, value in zip(rates, values):
             rate.set_value(value)
 

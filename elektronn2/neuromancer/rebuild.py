@@ -3,6 +3,7 @@ import inspect
 import logging
 import random
 import string
+from numbers import Integral
 
 import numpy as np
 
@@ -188,9 +189,9 @@ class _Restorer:
         names = [e["name"] for e in self.description["nodes"]]
         if not lock:
             return set()
-        if isinstance(lock, (str, bool, float)) or (isinstance(lock, int) and lock < 0):
+        if isinstance(lock, (str, bool, float)) or (isinstance(lock, Integral) and lock < 0):
             raise ValueError(f"lock_trainable_params must be a number of nodes or a list of names, got {lock!r}.")
-        if isinstance(lock, int):
+        if isinstance(lock, Integral):
             return set([n for n in names if n in self.params][:lock])
         unknown = [n for n in lock if n not in names]
         if unknown:

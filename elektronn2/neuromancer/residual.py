@@ -110,6 +110,9 @@ def ResidualAdd(branch, skip, activation_func="relu", name="residual", print_rep
     >>> nm.ResidualAdd(y, x, print_repr=False).shape
     [(1,b), (8,f), (16,x), (16,y)]
     """
+    for given in (branch, skip):
+        if not isinstance(given, Node):
+            raise TypeError(f"ResidualAdd {name!r}: branch and skip must be nodes, got {given!r}.")
     b, s = branch.shape, skip.shape
     where = f"ResidualAdd of {branch.name!r} {b} and {skip.name!r} {s}"
     if b.tags != s.tags:

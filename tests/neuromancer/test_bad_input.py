@@ -296,3 +296,30 @@ def test_model_from_its_description():
     assert nm.model_manager.current is other
     x = np.random.default_rng(0).random((1, 2, 6, 7), "float32")
     np.testing.assert_array_equal(other.predict(x), node(x))
+
+
+@pytest.mark.parametrize("rates", ["a", None, [0.1, "a"], 1, -0.1])
+def test_rates(rates):
+    first = conv(dropout_rate=0.5)
+    model = conv(first, dropout_rate=0.5).model
+    with pytest.raises(ValueError, match=r"dropout_rate must be a number in \[0, 1\), got"):
+        model.dropout_rates = rates
+    assert model.dropout_rates == [0.5, 0.5]
+
+
+def test_gradnet_rates():
+    model = conv(gradnet_mode="sum", batch_normalisation="fadeout").model
+    with pytest.raises(ValueError, match=r"gradnet_rate must be a number in \[0, 1\], got"):
+        model.gradnet_rates = 2
+
+
+def test_numpy_number_of_locked_nodes():
+    model = nm.model.rebuild_model(conv(name="c").model, lock_trainable_params=np.int64(1))
+    assert not model["c"].w.apply_train
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_residual_of_no_node(swap):
+    pair = (image(), 3) if swap else (3, image())
+    with pytest.raises(TypeError, match="branch and skip must be nodes, got 3"):
+        nm.ResidualAdd(*pair)
