@@ -105,16 +105,15 @@ class NodeType(type):
 
 
 def _open_sizes(node):
-    """What to do if parents of the same axes have an open size and a known one on one of them; else ''."""
+    """What to do if two parents have an open size and a known one on the same axis; else ''."""
     parents = getattr(node, "parents", ())
     for p in parents:
         for other in parents:
-            if p.shape.tags == other.shape.tags:
-                for tag, n, m in zip(p.shape.tags, p.shape, other.shape):
-                    if n is None and m is not None and tag != "f":
-                        return (f"axis {tag!r} of {p.name!r} {p.shape} has an open size, that of {other.name!r} "
-                                f"{other.shape} a known one, and they do not go together. Give both the size {m}, or leave "
-                                "both open.")
+            for tag in p.shape.tags:
+                if tag != "f" and other.shape.hastag(tag) and p.shape[tag] is None and other.shape[tag] is not None:
+                    return (f"axis {tag!r} of {p.name!r} {p.shape} has an open size, that of {other.name!r} {other.shape} a "
+                            f"known one, and they do not go together. Give both the size {other.shape[tag]}, or leave both "
+                            "open.")
     return ""
 
 

@@ -323,3 +323,16 @@ def test_residual_of_no_node(swap):
     pair = (image(), 3) if swap else (3, image())
     with pytest.raises(TypeError, match="branch and skip must be nodes, got 3"):
         nm.ResidualAdd(*pair)
+
+
+@pytest.mark.parametrize(("argument", "pred", "given", "tags"), [
+    ("example_weights", (3, 2, 6, 6), (None, 6, 6), "b,y,x"), ("example_weights", (1, 2, 6, 6), (1, None, 6), "b,y,x"),
+    ("mask_class_labeled", (1, 2, 6, 6), (None, 2), "b,f"), ("example_weights", (None, 2, 6, 6), (3, 6, 6), "b,y,x"),
+    ("mask_class_labeled", (None, 2, 6, 6), (3, 2), "b,f")])
+def test_weights_of_open_size_beside_known_ones(argument, pred, given, tags):
+    p = nm.Softmax(nm.Input(pred, "b,f,y,x", **QUIET), name="pred", **QUIET)
+    weights = nm.Input(given, tags, name="given", **QUIET)
+    target = nm.Input_like(p, override_f=1, name="target", **QUIET)
+    opens, fixed = ("pred", "given") if pred[0] is None else ("given", "pred")
+    with pytest.raises(ValueError, match=f"'nll'.*'{opens}' .* has an open size, that of '{fixed}' .* a known one"):
+        nm.MultinoulliNLL(p, target, True, **{argument: weights}, **QUIET)
