@@ -196,34 +196,48 @@ def _spline_weights(t):
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _bend_row(bend, i, j, lines, moves):
-    """The displacement (3, m2) of row (i, j), into ``moves``; ``lines`` is room for the spline on this row.
+def _bend_plane(bend, i, plane):
+    """The coefficients of the spline on section i, into ``plane`` (3, gx, gy)."""
+    tz, coefficients = bend[0], bend[4]
+    plane[:] = 0
+    if coefficients.size:
+        a, wz = _spline_weights(tz[i])
+        for p in range(4):
+            plane += wz[p] * coefficients[:, a + p]
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _bend_row(bend, plane, back, i, j, lines, moves):
+    """What the displacement of row (i, j) adds to the homogeneous source coordinates, into ``moves`` (4, m2).
 
     ``bend``: where the rows, columns and points lie in cells of the spline, where along a row its cells begin, its
-    coefficients, and the displacement of each section. In a cell, the spline is a polynomial.
+    coefficients, and the displacement of each section; ``plane``: of _bend_plane. ``lines`` (7, gy): room for the
+    coefficients of the spline on this row, mapped to the source and as they are; in a cell it is a polynomial.
     """
-    tz, tx, ty, runs, coefficients, shifts = bend
-    moves[0], moves[1], moves[2] = 0, shifts[i, 0], shifts[i, 1]
+    _, tx, ty, runs, coefficients, shifts = bend
+    for axis in range(4):
+        moves[axis] = back[axis, 1] * shifts[i, 0] + back[axis, 2] * shifts[i, 1]
     if coefficients.size == 0:
         return
-    a, wz = _spline_weights(tz[i])
     b, wx = _spline_weights(tx[j])
-    lines[:] = 0
     for axis in range(3):
-        for p in range(4):
-            for q in range(4):
-                weight = wz[p] * wx[q]
-                for c in range(lines.shape[1]):
-                    lines[axis, c] += weight * coefficients[axis, a + p, b + q, c]
-    for n in range(len(runs) - 1):
-        c = int(np.floor(ty[runs[n]]))
-        for axis in range(3):
+        for c in range(lines.shape[1]):
+            lines[4 + axis, c] = (wx[0] * plane[axis, b, c] + wx[1] * plane[axis, b + 1, c] + wx[2] * plane[axis, b + 2, c]
+                                  + wx[3] * plane[axis, b + 3, c])
+    for axis in range(4):
+        for c in range(lines.shape[1]):
+            lines[axis, c] = back[axis, 0] * lines[4, c] + back[axis, 1] * lines[5, c] + back[axis, 2] * lines[6, c]
+        if not lines[axis].any():
+            continue  # no displacement in z, or no perspective
+        for n in range(len(runs) - 1):
+            c = int(np.floor(ty[runs[n]]))
             c0, c1, c2, c3 = lines[axis, c], lines[axis, c + 1], lines[axis, c + 2], lines[axis, c + 3]
             k0, k1 = (c0 + 4 * c1 + c2) / 6, (c2 - c0) / 2
             k2, k3 = (c0 - 2 * c1 + c2) / 2, (c3 - c0 + 3 * (c1 - c2)) / 6
-            for k in range(runs[n], runs[n + 1]):
-                u = ty[k] - c
-                moves[axis, k] += k0 + u * (k1 + u * (k2 + u * k3))
+            row, t = moves[axis, runs[n]:runs[n + 1]], ty[runs[n]:runs[n + 1]]
+            for k in range(len(row)):
+                u = t[k] - c
+                row[k] += k0 + u * (k1 + u * (k2 + u * k3))
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -240,7 +254,8 @@ def _fill(source, back, origin, step, nearest, divisor, out, first, last, bend):
     high_z, high_x, high_y = float(n0 - 1), float(n1 - 1), float(n2 - 1)
     top_z, top_x, top_y = max(n0 - 2, 0), max(n1 - 2, 0), max(n2 - 2, 0)
     zs, xs, ys = np.empty((3, m2))
-    moves, lines = np.empty((3, m2)), np.empty((3, bend[4].shape[3]))
+    moves, lines = np.empty((4, m2)), np.empty((7, bend[4].shape[3]))
+    plane = np.empty((3, bend[4].shape[2], bend[4].shape[3]))
     corner, closest = np.empty(m2, np.uint64), np.empty(m2, np.uint64)
     fz, fx, fy = np.empty(m2, np.float32), np.empty(m2, np.float32), np.empty(m2, np.float32)
     v0, v1, v2, v3, v4, v5, v6, v7 = np.empty((8, m2), source.dtype)
@@ -253,13 +268,13 @@ def _fill(source, back, origin, step, nearest, divisor, out, first, last, bend):
         w0 = back[3, 0] * pz + back[3, 1] * px + back[3, 2] * py + back[3, 3]
         dz, dx, dy, dw = back[0, 2] * step[2], back[1, 2] * step[2], back[2, 2] * step[2], back[3, 2] * step[2]
         if bent:
-            _bend_row(bend, i, j, lines, moves)
+            if r == first or j == 0:
+                _bend_plane(bend, i, plane)
+            _bend_row(bend, plane, back, i, j, lines, moves)
             for k in range(m2):
-                ez, ex, ey = moves[0, k], moves[1, k], moves[2, k]
-                w = 1 / (w0 + dw * k + (back[3, 0] * ez + back[3, 1] * ex + back[3, 2] * ey))
-                zs[k] = (z0 + dz * k + (back[0, 0] * ez + back[0, 1] * ex + back[0, 2] * ey)) * w
-                xs[k] = (x0 + dx * k + (back[1, 0] * ez + back[1, 1] * ex + back[1, 2] * ey)) * w
-                ys[k] = (y0 + dy * k + (back[2, 0] * ez + back[2, 1] * ex + back[2, 2] * ey)) * w
+                w = 1 / (w0 + dw * k + moves[3, k])
+                zs[k], xs[k] = (z0 + dz * k + moves[0, k]) * w, (x0 + dx * k + moves[1, k]) * w
+                ys[k] = (y0 + dy * k + moves[2, k]) * w
         else:
             for k in range(m2):
                 w = 1 / (w0 + dw * k)
