@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from elektronn2.neuromancer import graph
-from elektronn2.neuromancer.function import Function, to_numpy
+from elektronn2.neuromancer.function import Function, as_array, to_numpy
 from elektronn2.utils.basic import as_float
 from elektronn2.utils.dense import Geometry, predict_tiled
 
@@ -135,7 +135,7 @@ def predict_dense(node, raw_img, as_uint8=False, pad_raw=False, progress=True):
 def _sliceable(image):
     """What has a shape and a dtype and can be sliced stays as it is; tensors, lists and tuples become arrays."""
     if isinstance(image, torch.Tensor):
-        return image.detach().cpu().numpy()
+        return as_array(image)
     if isinstance(image, (list, tuple)):
         image = np.asarray(image)
     if not hasattr(image, "shape") or not hasattr(image, "dtype") or image.dtype.kind not in "biuf":

@@ -3,6 +3,7 @@ import numpy as np
 import torch
 
 from elektronn2.neuromancer import graph
+from elektronn2.neuromancer.function import as_array
 
 
 def nonfinite_params(nodes):
@@ -22,7 +23,7 @@ def require_finite(*nodes):
 def find_nonfinite(model, *inputs):
     """See :meth:`Model.find_nonfinite`."""
     nodes = [n for n in graph.ancestors(model.loss_node) if not n.is_source]
-    given = dict(zip(graph.sources(*nodes), inputs))
+    given = dict(zip(graph.sources(*nodes), map(as_array, inputs)))
     for node, values in zip(nodes, model.activations(*inputs, mode="train")):
         if not np.isfinite(values).all():
             causes = nonfinite_params([node])

@@ -339,14 +339,17 @@ class Function:
         return results[0] if self.single and not self.gradients else results
 
     def check(self, values):
-        """Arrays of the right dtype and shape. Raises TypeError with a table of what is needed and given."""
+        """Arrays of the right dtype and shape; tensors that have it stay where they are. Raises TypeError with a table of
+        what is needed and given."""
         if len(values) != len(self.inputs):
             raise TypeError(f"{self.name} needs {len(self.inputs)} inputs ({', '.join(self.names)}), "
                             f"but {len(values)} were given.")
-        arrays = [np.asarray(v.detach().cpu() if isinstance(v, torch.Tensor) else v) for v in values]
+        arrays = [v.detach() if isinstance(v, torch.Tensor) and v.dtype == getattr(torch, e.dtype) else as_array(v)
+                  for v, e in zip(values, self.inputs)]
+        given = [str(a.dtype).removeprefix("torch.") for a in arrays]
         problems = []
         for i, (array, expression, shape) in enumerate(zip(arrays, self.inputs, self.shapes)):
-            converted = lossless(array, expression.dtype)
+            converted = array if given[i] == expression.dtype else lossless(array, expression.dtype)
             if converted is None:
                 problems.append(f"{self.names[i]}: values of dtype {array.dtype} cannot be held by {expression.dtype}; "
                                 f"convert with .astype({expression.dtype!r}) if rounding is fine")
@@ -354,11 +357,11 @@ class Function:
                 arrays[i] = converted
             if shape is not None and (len(shape) != array.ndim or any(
                     n is not None and n != m for n, m in zip(shape, array.shape))):
-                problems.append(f"{self.names[i]}: shape {array.shape} does not fit")
+                problems.append(f"{self.names[i]}: shape {tuple(array.shape)} does not fit")
         if problems:
             rows = [("input", "needed shape", "dtype", "given shape", "dtype")]
-            rows += [(n, str(tuple(s)) if s is not None else "any", e.dtype, str(a.shape), str(np.asarray(v).dtype))
-                     for n, s, e, a, v in zip(self.names, self.shapes, self.inputs, arrays, values)]
+            rows += [(n, str(tuple(s)) if s is not None else "any", e.dtype, str(tuple(a.shape)), d)
+                     for n, s, e, a, d in zip(self.names, self.shapes, self.inputs, arrays, given)]
             widths = [max(map(len, column)) for column in zip(*rows)]
             table = "\n".join("  " + "  ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in rows)
             raise TypeError(f"Wrong inputs for {self.name}: " + "; ".join(problems) + f".\n{table}")
@@ -388,6 +391,11 @@ def to_numpy(tensor):
     if tensor.dtype in (torch.bfloat16, torch.float16):
         tensor = tensor.float()
     return tensor.cpu().contiguous().numpy()
+
+
+def as_array(values):
+    """A numpy array, from anything that makes one, or from a tensor on any device."""
+    return to_numpy(values) if isinstance(values, torch.Tensor) else np.asarray(values)
 
 
 def _memory_format(ndim, settings):

@@ -47,11 +47,6 @@ class DeviceAugmentation:
         return (images[:, :, 0] if self.data.flat else images, *others)
 
 
-def as_array(values):
-    """A numpy array, from one or from a tensor on any device."""
-    return values.cpu().numpy() if isinstance(values, torch.Tensor) else values
-
-
 def render(recipes, device):
     """The images (b, f, *spatial), float32, of equally large recipes, as a tensor on the device."""
     sources = [recipe.source for recipe in recipes]

@@ -17,13 +17,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import elektronn2.data
 from elektronn2.config import config
-from elektronn2.neuromancer.function import resolve_device
+from elektronn2.neuromancer.function import as_array, resolve_device
 from elektronn2.neuromancer.init import reseed
 from elektronn2.neuromancer.manager import model_manager
 from elektronn2.neuromancer.model import modelload
 from elektronn2.neuromancer.optimiser import OPTIMISERS
 from elektronn2.training import callbacks, preview
-from elektronn2.training.gpu_augmentation import DeviceAugmentation, as_array
+from elektronn2.training.gpu_augmentation import DeviceAugmentation
 from elektronn2.training.history import HistoryTracker
 from elektronn2.training.loop import Loop, StopTraining
 from elektronn2.training.parallelisation import BackgroundProc, pinned

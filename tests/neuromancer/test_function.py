@@ -293,3 +293,16 @@ def test_an_output_that_needs_more_inputs():
     model = small_net()
     with pytest.raises(ValueError, match=r"also depend on \['target'\]"):
         make_func([model["x"].output], model["loss"].output)(np.zeros((2, 1, 8, 8), np.float32))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int16])
+def test_tensors_as_inputs(dtype):
+    """Those of the input's dtype are taken where they are, not through the processor; others are converted as arrays are."""
+    x = nm.Input((2, 3), "b,f", print_repr=False)
+    double, tensor = make_func([x.output], x.output * 2), torch.arange(6).reshape(2, 3).to(dtype)
+    given, = double.check([tensor])
+    assert isinstance(given, torch.Tensor) == (dtype == torch.float32)
+    assert not isinstance(given, torch.Tensor) or given.data_ptr() == tensor.data_ptr()
+    np.testing.assert_array_equal(double(tensor), 2 * tensor.numpy())
+    with pytest.raises(TypeError, match=r"(?s)shape \(3, 2\) does not fit.*" + str(dtype).removeprefix("torch.")):
+        x(tensor.T)
