@@ -41,8 +41,8 @@ def target_of(node, pred, target):
     """Expression of a target that must have the shape of ``pred``; axis s may be missing: then all samples share it."""
     if pred.shape.hastag("s") and not target.shape.hastag("s"):
         i = pred.shape.tag2index("s")
-        if pred.shape.delaxis(i).tags != target.shape.tags or any(
-                n is not None and m is not None and n != m for n, m in zip(pred.shape.delaxis(i), target.shape)):
+        one = pred.shape.delaxis(i)
+        if one.tags != target.shape.tags or differ(one, target.shape):
             raise ValueError(f"{what(node)}: {target.name!r} has shape {target.shape}, needed is {pred.shape}, with or "
                              f"without axis s, to go with {pred.name!r}.")
         return target.output.unsqueeze(i)

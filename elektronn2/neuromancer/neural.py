@@ -24,6 +24,7 @@ from elektronn2.neuromancer.resampling import (
     Upsample,
     check_mfp,
     check_no_fragments,
+    check_sizes,
     in_fragments,
     spatial_layout,
 )
@@ -92,14 +93,6 @@ class NeuralLayer(Node):
                              f"{batch_normalisation!r}.")
         self.batch_normalisation = batch_normalisation or False
         self._initial_dropout = as_rate(dropout_rate, f"dropout_rate of {what}", one=False)
-
-    def _check_sizes(self, parent):
-        for k, n in enumerate(parent.shape.spatial_shape):
-            try:
-                self._axis_size(k, n)
-            except ValueError as error:
-                raise ValueError(f"{type(self).__name__} {self.name!r} after {parent.name!r} {parent.shape}: "
-                                 f"{error}") from None
 
     def _make_params(self, w_shape, kernel_volume, w, b, gamma, mean, std, gradnet_mode=None, pool=None, groups=1):
         """w, b and what batch normalisation, dropout and gradnet need."""
@@ -340,7 +333,7 @@ class Conv(NeuralLayer):
         if conv_mode == "same" and any(f % 2 == 0 for f in self.filter_shape):
             raise ValueError(f"Conv {name!r}: conv_mode 'same' needs odd filter sizes, got {self.filter_shape}.")
         self.conv_mode, self.mfp = conv_mode, bool(mfp)
-        self._check_sizes(parent)
+        check_sizes(self, parent)
         if self.mfp:
             check_mfp(self, parent)
         if invalidate_fov:
@@ -443,6 +436,8 @@ class UpConv(NeuralLayer):
     [(1,b), (2,f), (20,x), (20,y)]
     """
 
+    upsamples = True
+
     def __init__(self, parent, n_f, pool_shape, activation_func="relu", identity_init=True,
                  batch_normalisation=False, dropout_rate=0, name="upconv", print_repr=True, w=None, b=None,
                  gamma=None, mean=None, std=None, gradnet_mode=None, filter_shape=None, conv_mode="valid"):
@@ -462,7 +457,7 @@ class UpConv(NeuralLayer):
             raise ValueError(f"UpConv {name!r}: conv_mode 'same' needs filter_shape - pool_shape even on every axis, got "
                              f"{self.filter_shape} and {self.pool_shape}.")
         self._cropped = tuple(int(e * {"valid": 1, "same": 0.5, "full": 0}[conv_mode]) for e in extra)
-        self._check_sizes(parent)
+        check_sizes(self, parent)
         check_no_fragments(self, parent)
         self.identity_init = identity_init
         self._growth = prod(self.pool_shape)

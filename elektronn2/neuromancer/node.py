@@ -153,6 +153,7 @@ class Node(metaclass=NodeType):
     """
 
     is_source = False
+    upsamples = False  # whether the output has a higher resolution than the input, which rules out max-fragment pooling
     like = None  # for targets: {"node": name, "override_f": size} of what the shape was copied from
 
     def __init__(self, parent, name="", print_repr=False):

@@ -19,8 +19,6 @@ class _Norm(NeuralLayer):
     def _init_norm(self, parent, activation_func, affine, eps, name, print_repr, b, gamma):
         where = f"{type(self).__name__} {name!r}"
         axis = parent.shape.tag2index("f")
-        if parent.shape[axis] is None:
-            raise ValueError(f"{where} must know the number of features; {parent.name!r} is {parent.shape}.")
         self._init_layer(parent, parent.shape[axis], activation_func, False, 0, name, print_repr)
         if not eps > 0:
             raise ValueError(f"{where}: eps must be positive, got {eps!r}.")

@@ -76,13 +76,13 @@ def _rebuild(description, tensors, mfp, patch, batch, name, **options):
     if (patch is not None or batch is not None or mfp) and input_name not in entries:
         raise ValueError(f"The model has no designated input node, so its sizes cannot be changed; "
                          f"designations: {description['designations']}.")
-    if mfp and any(e["class"] in ("UpConv", "Upsample") for e in entries.values()):
-        logger.warning("The network upsamples, so its prediction is dense already: max-fragment pooling is not used.")
-        mfp = False
     changes = {}
     if patch is not None or batch is not None or mfp:
         scratch = _scratch(description, tensors, options)
         changes["needed"] = _needed(scratch)
+        if mfp and any(n.upsamples for n in scratch.nodes.values()):
+            logger.warning("The network upsamples, so its prediction is dense already: max-fragment pooling is not used.")
+            mfp = False
     if patch is not None or mfp:
         changes["patch"] = _fitting_patch(scratch, patch, mfp)
     if mfp:
@@ -238,7 +238,7 @@ class _Restorer:
 
     def _restore_or_leave_out(self, model, entry, designations):
         """Restore a node; if it was fit before the sizes were changed and no longer is, it may be missing."""
-        name, mark = entry["name"], len(model.graph)
+        name, mark = entry["name"], (len(model), len(model.graph))
         try:
             like = (entry.get("like") or {}).get("node")
             if like in self.left_out and name not in self.changes["needed"]:
@@ -248,11 +248,7 @@ class _Restorer:
             if name in self.changes.get("needed", [name]):
                 raise
             self.left_out[name] = error
-            if name in model.nodes:
-                for parent in model.nodes[name].parents:
-                    parent.children.pop(name, None)
-                model.forget_node(name)
-                model.graph.erase_from(mark)
+            model.forget_from(*mark)
 
     def _forget_left_out(self, model, designations):
         first, why = next(iter(self.left_out.items()))

@@ -43,6 +43,15 @@ def check_no_fragments(node, parent):
                          "MFP.")
 
 
+def check_sizes(node, parent):
+    """ValueError, naming both nodes, if the sizes of ``parent`` do not fit the rule of ``node``."""
+    for k, n in enumerate(parent.shape.spatial_shape):
+        try:
+            node._axis_size(k, n)
+        except ValueError as error:
+            raise ValueError(f"{type(node).__name__} {node.name!r} after {parent.name!r} {parent.shape}: {error}") from None
+
+
 class Pool(Node):
     """Pooling. Input (b, f, *L), output (b, f, *(L - pool) / stride + 1).
 
@@ -67,11 +76,7 @@ class Pool(Node):
         if mode not in C.POOL_MODES:
             raise ValueError(f"Pool {name!r}: mode must be one of {', '.join(C.POOL_MODES)}, got {mode!r}.")
         self.mode, self.mfp = mode, bool(mfp)
-        for k, n in enumerate(parent.shape.spatial_shape):
-            try:
-                self._axis_size(k, n)
-            except ValueError as error:
-                raise ValueError(f"Pool {name!r} after {parent.name!r} {parent.shape}: {error}") from None
+        check_sizes(self, parent)
         if self.mfp:
             check_mfp(self, parent)
 
@@ -110,6 +115,8 @@ class Upsample(Node):
     >>> y(np.array([[[0, 4]]], 'float32'))
     array([[[0., 1., 3., 4.]]], dtype=float32)
     """
+
+    upsamples = True
 
     def __init__(self, parent, factor, mode="nearest", name="upsample", print_repr=True):
         super().__init__(parent, name, print_repr)

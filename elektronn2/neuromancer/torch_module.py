@@ -158,6 +158,7 @@ class TorchModule(Node):
         if len(s.mfp_offsets) > 1 and any(v != 1 for v in (*strides, *grid)):
             raise ValueError(f"{self.where} cannot follow max-fragment pooling, as it pools or upsamples itself.")
         self.phases = [g * int(s._strides[j]) if g > v else 1 for g, v, j in zip(grid, strides, kept)]
+        self.upsamples = any(t < 1 for t in strides)
         first = [(s._strides[j], s.centre[j], s._fov[j]) for j in kept]
         self.shape = TaggedShape(
             meta, self._tags, [p * t for (p, _, _), t in zip(first, strides)], s.mfp_offsets[:, kept],

@@ -85,8 +85,7 @@ def load(nm, args):
     patch = dict(imposed_patch_size=numbers(args.patch, "--patch")) if args.patch else {}
     model = nm.model.modelload(args.model)
     pools = [n for n in model.nodes.values() if set(getattr(n, "pool_shape", (1,))) != {1}]
-    upsamples = any(type(n).__name__ in ("UpConv", "UpConvMerge") for n in model.nodes.values())
-    mfp = bool(pools) and not upsamples and not args.no_mfp
+    mfp = bool(pools) and not any(n.upsamples for n in model.nodes.values()) and not args.no_mfp
     return nm.model.modelload(args.model, imposed_batch_size=1, override_mfp_to_active=mfp, **patch)
 
 
