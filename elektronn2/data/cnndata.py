@@ -33,7 +33,7 @@ from elektronn2.data.sampling import (
     memory_of_machine,
 )
 from elektronn2.data.targets import TargetMaker
-from elektronn2.data.transformations import get_warped_slice
+from elektronn2.data.transformations import check_vectors, get_warped_slice
 from elektronn2.data.volumes import open_volume
 from elektronn2.data.volumes.h5 import ll_masks
 from elektronn2.data.volumes.opening import open_stored
@@ -491,10 +491,9 @@ class BatchCreatorImage:
         if bad := [c for c in options.grey_augment_channels or () if c not in range(self.n_f)]:
             raise ValueError(f"grey_augment_channels names channels {bad} of images that have {self.n_f}.")
         check_augmentations(options.augmentations or (), (self.n_f, *[8] * self.ndim))
-        if options.warp and (options.warp_args or {}).get("perspective") and self.target_vec_ix:
-            raise ValueError("Vectors have no single direction under perspective: leave out target_vec_ix or perspective.")
-        if options.warp and self.target_vec_ix and {"elastic", "misalignment"} & set(options.warp_args or ()):
-            raise ValueError("Vectors are not turned by elastic and misalignment: leave out target_vec_ix or these.")
+        if options.warp:
+            warps = options.warp_args or {}
+            check_vectors(self.target_vec_ix, warps.get("perspective"), "elastic" in warps or "misalignment" in warps)
         if self.targets and (options.affinities or options.shifted):
             raise ValueError("affinities and nhood_targets are made of ids, as are the targets of this data set: leave out "
                              "either.")

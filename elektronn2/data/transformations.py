@@ -236,10 +236,7 @@ def warp_slice(img, ps, M, target=None, target_ps=None, target_vec_ix=None, targ
     """
     ps = as_tuple(ps, 3, "ps")
     M = np.asarray(M, np.float64)
-    if target_vec_ix and np.any(M[3, :3]):
-        raise ValueError("Vectors have no single direction under perspective: leave out target_vec_ix or perspective.")
-    if target_vec_ix and deformation is not None:
-        raise ValueError("Vectors are not turned by elastic and misalignment: leave out target_vec_ix or these.")
+    check_vectors(target_vec_ix, np.any(M[3, :3]), deformation is not None)
     inverse = np.linalg.inv(M)
     grid = Grid("image", img, img, ps, (0, 0, 0), ps, 1, bend=deformation, parts=_parts(M, ps, antialias))
     pulls = [Pull(img, inverse, grid, np.zeros(len(img), bool), np.float32, copy=defer)]
@@ -259,6 +256,14 @@ def warp_slice(img, ps, M, target=None, target_ps=None, target_vec_ix=None, targ
     for triple in target_vec_ix or ():
         result[list(triple)] = np.tensordot(M[:3, :3], result[list(triple)], 1)
     return image, result
+
+
+def check_vectors(target_vec_ix, perspective, deformed):
+    """ValueError if channels of the target are vectors that a warp cannot turn."""
+    if target_vec_ix and perspective:
+        raise ValueError("Vectors have no single direction under perspective: leave out target_vec_ix or perspective.")
+    if target_vec_ix and deformed:
+        raise ValueError("Vectors are not turned by elastic and misalignment: leave out target_vec_ix or these.")
 
 
 def _parts(matrix, ps, antialias):

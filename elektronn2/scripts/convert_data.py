@@ -3,6 +3,8 @@ import argparse
 import logging
 import sys
 
+from elektronn2.scripts.command import exit_status
+
 logger = logging.getLogger("elektronn2log")
 
 
@@ -36,19 +38,18 @@ def floats(text):
     return tuple(float(n) for n in text.split(","))
 
 
-def main(argv=None):
-    args = parser().parse_args(argv)
+def work(args):
     from elektronn2.data.volumes import convert
+    convert(args.input, args.output, args.chunks, args.shards, args.dtype, args.range, args.downsample, args.labels,
+            args.axes, args.voxel_size, args.memory, args.overwrite)
+
+
+def main(argv=None):
     try:
-        convert(args.input, args.output, args.chunks, args.shards, args.dtype, args.range, args.downsample, args.labels,
-                args.axes, args.voxel_size, args.memory, args.overwrite)
-    except (ValueError, TypeError, OSError, KeyError, ImportError) as error:
-        logger.error("%s", error.args[0] if isinstance(error, KeyError) else error)
-        return 2
+        return exit_status(work, parser().parse_args(argv))
     except KeyboardInterrupt:
         logger.error("Interrupted. The same command goes on where this one stopped.")
         return 1
-    return 0
 
 
 if __name__ == "__main__":

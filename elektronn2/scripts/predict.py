@@ -4,6 +4,8 @@ import logging
 import sys
 from pathlib import Path
 
+from elektronn2.scripts.command import exit_status
+
 logger = logging.getLogger("elektronn2log")
 
 
@@ -90,13 +92,7 @@ def load(nm, args):
 
 
 def main(argv=None):
-    args = parser().parse_args(argv)
-    try:
-        predict(args)
-    except (ValueError, TypeError, OSError, KeyError) as error:
-        logger.error("%s", error.args[0] if isinstance(error, KeyError) else error)
-        return 2
-    return 0
+    return exit_status(predict, parser().parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -147,8 +147,9 @@ def _alive(pid):
 def test_no_process_outlives_the_training(how):
     """Ctrl+C, which goes to all of them, and the sudden death of the parent."""
     script = """
-import os, sys, time
+import os, signal, sys, time
 from elektronn2.training.parallelisation import BackgroundProc
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background of a shell
 batches = BackgroundProc(os.getpid, n_proc=2, kind="processes")
 print(*{batches.get() for _ in range(20)}, flush=True)
 try:

@@ -2,9 +2,7 @@
 import numpy as np
 
 from elektronn2.data.volumes.extras import need
-from elektronn2.data.volumes.volume import Stored
-
-NANOMETRES = {"nm": 1, "um": 1e3, "µm": 1e3, "mm": 1e6, "m": 1e9, "pm": 1e-3}
+from elektronn2.data.volumes.volume import NANOMETRES, Stored, letters_of
 
 
 class _Array:
@@ -31,9 +29,9 @@ def open_precomputed(path, key=None):
 def open_n5(path, key=None):
     """Data set ``key`` of an N5 container; the axes are x, y, z, and f for a fourth, unless it says otherwise."""
     store = open_store("n5", f"{path.rstrip('/')}/{key}" if key else path)
-    labels = ["f" if name in ("c", "channel") else name for name in store.domain.labels]
-    known = all(len(name) == 1 for name in labels) and set("xy") <= set(labels)
-    return _stored(store, "".join(labels) if known else "xyzf"[:store.rank] if 2 <= store.rank <= 4 else None)
+    letters = letters_of(store.domain.labels)
+    known = letters is not None and set("xy") <= set(letters)
+    return _stored(store, letters if known else "xyzf"[:store.rank] if 2 <= store.rank <= 4 else None)
 
 
 def open_store(driver, path, **options):

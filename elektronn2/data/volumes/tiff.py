@@ -5,9 +5,9 @@ import xml.etree.ElementTree as tree
 from pathlib import Path
 
 from elektronn2.data.volumes.extras import need
-from elektronn2.data.volumes.volume import Stored
+from elektronn2.data.volumes.volume import NANOMETRES, Stored
 
-NANOMETRES = {"nm": 1, "um": 1e3, "µm": 1e3, "micron": 1e3, "\\u00B5m": 1e3, "mm": 1e6, "cm": 1e7}
+UNITS = {**NANOMETRES, "micron": 1e3, "\\u00B5m": 1e3, "cm": 1e7}
 
 
 def find(pattern):
@@ -76,10 +76,10 @@ def voxel_size_of(tif):
     if tif.is_ome:
         pixels = _ome_pixels(tif)
         found = {a: pixels.get(f"PhysicalSize{a.upper()}") for a in "xyz"}
-        units = {a: NANOMETRES.get(pixels.get(f"PhysicalSize{a.upper()}Unit", "µm")) for a in "xyz"}
+        units = {a: UNITS.get(pixels.get(f"PhysicalSize{a.upper()}Unit", "µm")) for a in "xyz"}
         return {a: float(n) * units[a] for a, n in found.items() if n is not None and units[a]}
     ij, tags = tif.imagej_metadata or {}, tif.pages[0].tags
-    unit = NANOMETRES.get(ij.get("unit"))
+    unit = UNITS.get(ij.get("unit"))
     if not unit or "XResolution" not in tags:
         return None
     found = {a: (lambda n, d: d / n if n else None)(*tags[f"{a.upper()}Resolution"].value) for a in "xy"}

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 AXES = "fzxy"
+NANOMETRES = {"nm": 1, "um": 1e3, "µm": 1e3, "mm": 1e6, "m": 1e9, "pm": 1e-3}  # in a unit of files
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,12 @@ class Volume:
 
     def __repr__(self):
         return f"<Volume {self.name}: {self.shape} {self.dtype}>"
+
+
+def letters_of(names):
+    """'fzyx' from ['c', 'z', 'y', 'x'] or ['channel', ...]; None if these are no single letters."""
+    names = ["f" if n in ("c", "channel") else n for n in names]
+    return "".join(names) if all(isinstance(n, str) and len(n) == 1 for n in names) else None
 
 
 def loaded_dtype(dtype):

@@ -5,10 +5,10 @@ import importlib
 import time
 
 from elektronn2.data.volumes.extras import need
-from elektronn2.data.volumes.volume import Stored
+from elektronn2.data.volumes.volume import NANOMETRES, Stored, letters_of
 
-NANOMETRES = {"nanometer": 1, "micrometer": 1e3, "millimeter": 1e6, "meter": 1e9, "angstrom": 0.1, "picometer": 1e-3,
-              "nm": 1, "um": 1e3, "µm": 1e3, "mm": 1e6, "m": 1e9, "pm": 1e-3}
+UNITS = {"nanometer": 1, "micrometer": 1e3, "millimeter": 1e6, "meter": 1e9, "angstrom": 0.1, "picometer": 1e-3,
+         **NANOMETRES}
 
 
 def open_stored(path, key=None):
@@ -90,14 +90,8 @@ def describe(image, name):
     for t in [*levels[0].get("coordinateTransformations", ()), *image.get("coordinateTransformations", ())]:
         if t.get("type") == "scale":
             scale = [s * float(f) for s, f in zip(scale, t["scale"])]
-    units = [NANOMETRES.get(a.get("unit")) if isinstance(a, dict) else None for a in axes]
+    units = [UNITS.get(a.get("unit")) if isinstance(a, dict) else None for a in axes]
     return letters, {a: s * u for a, s, u in zip(letters or "", scale, units) if u}
-
-
-def letters_of(names):
-    """'fzyx' from ['c', 'z', 'y', 'x'] or ['channel', ...]; None if these are no single letters."""
-    names = ["f" if n in ("c", "channel") else n for n in names]
-    return "".join(names) if all(isinstance(n, str) and len(n) == 1 for n in names) else None
 
 
 def _names(array):
