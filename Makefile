@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test slow check benchmarks
+.PHONY: demo test slow docs check benchmarks
 demo: .venv/installed  ## set up, make data, train, predict, draw
 	$(BIN)/python examples/demo.py
 
@@ -12,6 +12,9 @@ test: .venv/installed  ## set up, pass the tests
 
 slow: .venv/installed  ## the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
+
+docs: .venv/installed  ## the site: docs/_build/html/index.html
+	$(BIN)/python -m sphinx -q -W --keep-going docs docs/_build/html
 
 benchmarks: .venv/installed  ## the figures of the README, except the training on ISBI-2012
 	$(BIN)/python benchmarks/training_step.py
