@@ -32,9 +32,9 @@ def modelload(file_name, override_mfp_to_active=False, imposed_patch_size=None, 
     ``imposed_patch_size`` (spatial, in the order of the input's axes), ``imposed_batch_size``: new sizes of the input;
     a patch that does not fit is changed to the nearest one that does, with a line for each axis that changes.
     ``override_mfp_to_active``: max-fragment pooling in every pooling layer that depends on the input, for fast dense
-    prediction (a network with upsampling is left as it is). Other inputs that the prediction needs, and that had the
-    batch size of the input, get its new one. Nodes that neither the prediction nor ``prediction_ext`` needs, and that do
-    not fit the new sizes (a loss with a mask, say), are left out with a warning; the roles they had become None.
+    prediction (a network with upsampling is left as it is). Other inputs that had the batch size of the input get its new
+    one. Nodes that the prediction does not need, and that do not fit the new sizes (a loss with weights per voxel, say), are
+    left out with a warning that says why; the roles they had become None, or lists without them.
 
     ``restore_kwargs``: ``make_weights_constant``, ``replace_bn`` ('remove', 'predict', 'const'),
     ``lock_trainable_params`` (number of nodes, or names), ``unlock_all_params``, ``allow_functions``.
@@ -80,7 +80,7 @@ def _rebuild(description, tensors, mfp, patch, batch, name, **options):
     if patch is not None or batch is not None or mfp:
         scratch = _scratch(description, tensors, options)
         changes["needed"] = _needed(scratch)
-        if mfp and any(n.upsamples for n in scratch.nodes.values()):
+        if mfp and any(scratch[n].upsamples for n in changes["needed"]):
             logger.warning("The network upsamples, so its prediction is dense already: max-fragment pooling is not used.")
             mfp = False
     if patch is not None or mfp:
@@ -114,10 +114,9 @@ def _scratch(description, tensors, options):
 
 def _needed(scratch):
     """Names of the nodes that must be there after a change of sizes: what is predicted needs them, or their weights."""
-    predicted = [scratch.prediction_node, *(scratch.prediction_ext or ())]
-    if predicted == [None]:
+    if scratch.prediction_node is None:
         return set(scratch.nodes)
-    needed, stack = set(), [scratch.input_node, *(n for n in predicted if n is not None)]
+    needed, stack = set(), [scratch.input_node, scratch.prediction_node]
     while stack:
         node = stack.pop()
         if node.name not in needed:
@@ -242,7 +241,7 @@ class _Restorer:
         try:
             like = (entry.get("like") or {}).get("node")
             if like in self.left_out and name not in self.changes["needed"]:
-                raise ValueError(f"it is like {like!r}")
+                raise ModelFileError(f"it is like {like!r}, which is missing")
             self._restore_node(model, entry, designations)
         except Exception as error:  # whatever sizes that do not fit lead to
             if name in self.changes.get("needed", [name]):
@@ -251,9 +250,13 @@ class _Restorer:
             model.forget_from(*mark)
 
     def _forget_left_out(self, model, designations):
-        first, why = next(iter(self.left_out.items()))
-        logger.warning("Left out, because they do not fit the new sizes and the prediction does not need them: %s. (%s: %s)",
-                       ", ".join(self.left_out), first, why)
+        # a ModelFileError is only about nodes left out before: the file is good, as it was restored in its own sizes
+        why = [f"{name}: {error}" for name, error in self.left_out.items() if not isinstance(error, ModelFileError)]
+        roles = [role for role, names in designations.items() if self.left_out.keys() & set(
+            names if isinstance(names, list) else [names])]
+        logger.warning("Left out, because they do not fit the new sizes and the prediction does not need them: %s.%s (%s)",
+                       ", ".join(self.left_out), f" So they are missing from {', '.join(roles)}." if roles else "",
+                       "; ".join(why))
         for role, names in designations.items():
             if isinstance(names, list):
                 designations[role] = [n for n in names if n not in self.left_out] or None
@@ -312,7 +315,7 @@ class _Restorer:
             arguments["shape"] = shape
         elif like and self.changes and like["node"] in model.nodes:
             arguments.update(arguments_like(model.nodes[like["node"]].shape, like["override_f"]))
-        elif "batch" in self.changes and entry["name"] in self.changes["needed"]:
+        elif "batch" in self.changes:
             shape, tags = _input_shape(entry)
             if "b" in tags and shape[tags.index("b")] == self.changes["old_batch"]:
                 shape[tags.index("b")] = self.changes["batch"]
