@@ -425,7 +425,7 @@ class UpConv(NeuralLayer):
 
     ``identity_init``: unless given, w starts near the (for larger filters smoothed) repetition of the input's features:
     0.1 times the default, but where output feature = input feature the kernel of that; and b at 0.
-    ValueError if sizes do not fit, or after max-fragment pooling.
+    ValueError if sizes do not fit, or after max-fragment pooling (which pool_shape 1 may follow).
 
     Source: Zeiler et al. 2010, Deconvolutional networks; Dumoulin and Visin 2016, A guide to convolution arithmetic.
 
@@ -435,8 +435,6 @@ class UpConv(NeuralLayer):
     >>> nm.UpConv(x, 2, 2, filter_shape=4, conv_mode='same', print_repr=False).shape
     [(1,b), (2,f), (20,x), (20,y)]
     """
-
-    upsamples = True
 
     def __init__(self, parent, n_f, pool_shape, activation_func="relu", identity_init=True,
                  batch_normalisation=False, dropout_rate=0, name="upconv", print_repr=True, w=None, b=None,
@@ -458,7 +456,9 @@ class UpConv(NeuralLayer):
                              f"{self.filter_shape} and {self.pool_shape}.")
         self._cropped = tuple(int(e * {"valid": 1, "same": 0.5, "full": 0}[conv_mode]) for e in extra)
         check_sizes(self, parent)
-        check_no_fragments(self, parent)
+        self.upsamples = prod(self.pool_shape) > 1
+        if self.upsamples:
+            check_no_fragments(self, parent)
         self.identity_init = identity_init
         self._growth = prod(self.pool_shape)
         w_shape = (self.n_f, parent.shape["f"], *self.filter_shape)

@@ -260,3 +260,16 @@ def test_switches_are_per_model(rng):
     a.set_dropout_rate(0.5)
     a(x, mode="train"), b(x, mode="train")
     assert b.function("train")._module is module
+
+
+@pytest.mark.parametrize("conv_mode", ["valid", "same", "full"])
+def test_upconv_that_does_not_upsample_follows_fragments(conv_mode, rng):
+    x = nm.Input((1, 1, 20, 20), "b,f,x,y", print_repr=False)
+    pooled = nm.Conv(x, 4, 3, 2, print_repr=False)
+    up = nm.UpConv(pooled, 3, 1, "tanh", filter_shape=3, conv_mode=conv_mode, identity_init=False, print_repr=False)
+    x.model.designate_nodes(x, prediction_node=nm.Conv(up, 2, 3, print_repr=False))
+    mfp = nm.model.rebuild_model(x.model, override_mfp_to_active=True, imposed_patch_size=21)
+    assert mfp["conv"].mfp and not up.upsamples
+    raw = rng.random((1, 34, 31), np.float32)
+    assert np.abs(mfp.predict_dense(raw) - x.model.predict_dense(raw)).max() < 1e-6
+    assert nm.UpConv(pooled, 3, (2, 1), print_repr=False).upsamples
