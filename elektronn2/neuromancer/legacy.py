@@ -44,23 +44,19 @@ def load(path, allow_functions=False):
     if not (isinstance(content, (tuple, list)) and len(content) == 2 and all(isinstance(c, dict) for c in content)):
         raise ModelFileError(f"{path} is a pickle, but no model of ELEKTRONN2, which is a pair of dicts (nodes and roles).")
     descriptors, designations = content
-    previous = model_manager.current, model_manager.last
-    model = model_manager.newmodel(None)
     where = "its designations"
     try:
-        model.designations = _designations(model.designations, designations, descriptors)
-        importer = _Importer(model, allow_functions)
-        for name, entry in descriptors.items():
-            where = f"node {name!r}"
-            importer.add(name, entry)
-        return serialize.describe(model)
+        with model_manager.trial() as model:
+            model.designations = _designations(model.designations, designations, descriptors)
+            importer = _Importer(model, allow_functions)
+            for name, entry in descriptors.items():
+                where = f"node {name!r}"
+                importer.add(name, entry)
+            return serialize.describe(model)
     except Exception as error:  # whatever a damaged file leads to
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         kind = ValueError if type(error) in (ValueError, NotImplementedError) else ModelFileError
         raise kind(f"{path} cannot be read at {where}: {text}") from error
-    finally:
-        model_manager.discard(model.name)
-        model_manager.current, model_manager.last = previous
 
 
 def _designations(roles, given, descriptors):

@@ -1,6 +1,7 @@
 """Models: which are open, which one is current, and the nodes that each one holds."""
 import uuid
 from collections import ChainMap
+from contextlib import contextmanager
 
 from elektronn2.utils.validate import suggest
 
@@ -120,6 +121,21 @@ class ModelContainer:
             raise ValueError(f"There is a model {name!r} already. Choose another name, or None for a random one.")
         self.models[name] = self.factory(name)
         return self._make_current(self.models[name])
+
+    @contextmanager
+    def trial(self, name=None, keep=False):
+        """A new model (see :meth:`newmodel`) to build in, which is forgotten afterwards; with ``keep`` only if an error is
+        raised. The models that were current and last before are so again."""
+        previous = self.current, self.last
+        model = self.newmodel(name)
+        good = False
+        try:
+            yield model
+            good = True
+        finally:
+            if not (keep and good):
+                self.discard(model.name)
+                self.current, self.last = previous
 
     def setdefault(self):
         """The model 'default', new and current. RuntimeError if it exists already."""

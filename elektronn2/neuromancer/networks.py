@@ -81,9 +81,8 @@ def unet(raw, n_class=2, n_f=(64, 128, 256, 512), filter_shape=3, pool_shape=2, 
     Source: Çiçek et al. 2016, 3D U-Net: learning dense volumetric segmentation from sparse annotation.
     """
     n_f, style = _features(n_f), _Style(conv_mode, activation_func, norm, print_repr)
-    out = _built("unet", _unet, raw, n_f, _per_level(filter_shape, len(n_f), raw, "filter_shape"),
-                 _per_level(pool_shape, len(n_f) - 1, raw, "pool_shape"), style)
-    return style.scores(out, n_class)
+    return _built("unet", _unet, raw, n_f, _per_level(filter_shape, len(n_f), raw, "filter_shape"),
+                  _per_level(pool_shape, len(n_f) - 1, raw, "pool_shape"), style, n_class)
 
 
 def residual_unet(raw, n_class=2, n_f=(28, 36, 48, 64, 80), filter_shape=3, pool_shape=None, border_filter_shape=None,
@@ -101,7 +100,7 @@ def residual_unet(raw, n_class=2, n_f=(28, 36, 48, 64, 80), filter_shape=3, pool
     pools = _per_level(_z_xy(raw, 1, 2) if pool_shape is None else pool_shape, len(n_f) - 1, raw, "pool_shape")
     border = _z_xy(raw, 1, 5) if border_filter_shape is None else border_filter_shape
     filters = _per_level(border, 1, raw, "border_filter_shape") + _per_level(filter_shape, len(n_f), raw, "filter_shape")
-    return style.scores(_built("residual_unet", _residual_unet, raw, n_f, filters, pools, style), n_class)
+    return _built("residual_unet", _residual_unet, raw, n_f, filters, pools, style, n_class)
 
 
 def vnet(raw, n_class=2, n_f=(16, 32, 64, 128, 256), filter_shape=5, pool_shape=2, conv_mode="same",
@@ -114,9 +113,8 @@ def vnet(raw, n_class=2, n_f=(16, 32, 64, 128, 256), filter_shape=5, pool_shape=
     Source: Milletari et al. 2016, V-Net: fully convolutional neural networks for volumetric medical image segmentation.
     """
     n_f, style = _features(n_f), _Style(conv_mode, activation_func, norm, print_repr)
-    out = _built("vnet", _vnet, raw, n_f, _per_level(filter_shape, len(n_f), raw, "filter_shape"),
-                 _per_level(pool_shape, len(n_f) - 1, raw, "pool_shape"), style)
-    return style.scores(out, n_class)
+    return _built("vnet", _vnet, raw, n_f, _per_level(filter_shape, len(n_f), raw, "filter_shape"),
+                  _per_level(pool_shape, len(n_f) - 1, raw, "pool_shape"), style, n_class)
 
 
 def n337(raw, n_class=3, n_f=80, mfp=False, print_repr=True):
@@ -189,10 +187,10 @@ def simple_cnn(batch_size, n_ch, n_lab, desired_input, filters, nof_filters, act
     filters = [as_tuple(f, n, "filters") for f in filters]
     pools = [as_tuple(p, n, "pools") for p in pools]
     patch = np.ravel(cnncalculator(filters, pools, size, mfp=mfp, ndim=n).patch_size).tolist()
-    model_manager.newmodel(name)
-    raw = Input((batch_size, n_ch, *patch), tags or ("b,f,x", "b,f,x,y", "b,f,z,x,y")[n - 1], name="raw")
-    return classifier(_chain(raw, [*n_f, n_lab], [*filters, (1,) * n], [*pools, (1,) * n],
-                             _Style(activation_func=activation_func, mfp=mfp, w=None)))
+    with model_manager.trial(name, keep=True):
+        raw = Input((batch_size, n_ch, *patch), tags or ("b,f,x", "b,f,x,y", "b,f,z,x,y")[n - 1], name="raw")
+        return classifier(_chain(raw, [*n_f, n_lab], [*filters, (1,) * n], [*pools, (1,) * n],
+                                 _Style(activation_func=activation_func, mfp=mfp, w=None)))
 
 
 # -- how they are built ---------------------------------------------------------------------------------
@@ -250,8 +248,9 @@ def _per_level(value, n, raw, name):
     return [as_tuple(v, raw.shape.ndim, name) for v in values]
 
 
-def _built(name, core, raw, n_f, filters, pools, style):
-    """``core(raw, n_f, filters, pools, style)``, once the patch is known to fit."""
+def _built(name, core, raw, n_f, filters, pools, style, n_class=None):
+    """``core(raw, n_f, filters, pools, style)``, once the patch is known to fit, and scores of ``n_class`` classes, unless
+    the core makes them. After an error no node stays."""
     patch = raw.shape.spatial_shape
     state = init.generator().bit_generator.state
     nearest = [n if n is None else _nearest(n, lambda inp, k=k: core(
@@ -261,7 +260,9 @@ def _built(name, core, raw, n_f, filters, pools, style):
     if nearest != patch:
         raise ValueError(f"{name}: the patch {patch} of {raw.name!r} does not fit the layers. "
                          f"The nearest that fits is {nearest}.")
-    return core(raw, n_f, filters, pools, style)
+    with all_or_nothing(raw):
+        out = core(raw, n_f, filters, pools, style)
+        return out if n_class is None else style.scores(out, n_class)
 
 
 def _nearest(n, build):
@@ -269,18 +270,14 @@ def _nearest(n, build):
     length that fits to be built. Raises the ValueError of the copy if none does."""
     error = None
     for size in range(n, n + MAX_SEARCH):
-        previous = model_manager.current, model_manager.last
-        scratch = model_manager.newmodel(None)
         try:
-            _, (rule,) = build(Input((1, 2, size), "b,f,x", print_repr=False)).axis_rules()
+            with model_manager.trial():
+                _, (rule,) = build(Input((1, 2, size), "b,f,x", print_repr=False)).axis_rules()
             return nearest_size(rule, n)
         except ValueError as refused:
             if str(refused) == str(error):  # it says the same of two lengths, so it is not about lengths
                 raise
             error = refused
-        finally:
-            model_manager.discard(scratch.name)
-            model_manager.current, model_manager.last = previous
     raise error
 
 

@@ -93,7 +93,10 @@ def _rebuild(description, tensors, mfp, patch, batch, name, **options):
         old = shape[tags.index("b")]
         changes["old_batch"] = old
         changes["batch"] = 1 if batch is None and old is None else old if batch is None else batch
-    return _Restorer(description, tensors, mfp, changes, **options).restore(name)
+    restorer = _Restorer(description, tensors, mfp, changes, **options)
+    with model_manager.trial(name, keep=True) as model:
+        restorer.fill(model)
+    return model
 
 
 def _input_shape(entry):
@@ -105,10 +108,8 @@ def _input_shape(entry):
 
 def _scratch(description, tensors, options):
     """The model as it is, to ask for its geometry."""
-    previous = model_manager.current, model_manager.last
-    scratch = _Restorer(description, tensors, False, {}, quiet=True, **options).restore(None)
-    model_manager.discard(scratch.name)
-    model_manager.current, model_manager.last = previous
+    with model_manager.trial() as scratch:
+        _Restorer(description, tensors, False, {}, quiet=True, **options).fill(scratch)
     return scratch
 
 
@@ -196,17 +197,6 @@ class _Restorer:
         if unknown:
             raise ValueError(f"lock_trainable_params: the model has no node {unknown}.{suggest(unknown[0], names)}")
         return set(lock)
-
-    def restore(self, name):
-        previous = model_manager.current, model_manager.last
-        model = model_manager.newmodel(name)
-        try:
-            self.fill(model)
-        except Exception:  # nothing half-built stays
-            model_manager.discard(model.name)
-            model_manager.current, model_manager.last = previous
-            raise
-        return model
 
     def fill(self, model):
         """Build the nodes in an empty model, which is the current one."""

@@ -142,6 +142,30 @@ def test_wrong_arguments(arguments, words):
         network("unet", (100, 100), **arguments)
 
 
+@pytest.mark.parametrize(("name", "patch", "arguments"), [
+    ("unet", (68, 68), dict(n_f=(4, 4, 6), n_class=0)), ("unet", (68,), dict(n_f=(4, 4, 6), n_class=[])),
+    ("residual_unet", (64, 64), dict(n_f=(4, 6), n_class="two")), ("vnet", (64,), dict(n_f=(4, 6), n_class=-1)),
+    ("residual_unet", (64, 64), dict(n_f=(4, 5), activation_func="maxout 2")),  # odd number of features on the second level
+    ("n337", (93, 93), dict(n_f=4, n_class=2.5)), ("neuro3d_lite", (155, 155), dict(n_class=None))])
+def test_no_node_stays_after_an_error(name, patch, arguments):
+    model = nm.model_manager.newmodel(None)
+    raw = nm.Input((1, 1, *patch), TAGS[len(patch)], name="raw", **QUIET)
+    before = len(model.graph)
+    with pytest.raises((ValueError, TypeError)):
+        getattr(nm.networks, name)(raw, **arguments, **QUIET)
+    assert list(model) == ["raw"] and not raw.children and len(model.graph) == before
+
+
+def test_no_model_stays_after_an_error():
+    model = nm.model_manager.newmodel(None)
+    names = list(nm.model_manager.models)
+    with pytest.raises(ValueError, match="n_f"):
+        nm.networks.simple_cnn(1, 1, 0, 30, [5, 3], [8, 10], "relu", [2, 1])
+    with pytest.raises(ValueError, match="is a model"):
+        nm.networks.simple_cnn(1, 1, 2, 30, [5, 3], [8, 10], "relu", [2, 1], name=model.name)
+    assert list(nm.model_manager.models) == names and nm.model_manager.current is model
+
+
 def test_weights_depend_on_the_seed_alone():
     """Looking for patches draws no weights: they are those of the nodes made by hand."""
     init.reseed(5)
