@@ -1,6 +1,12 @@
 """How Sphinx makes the site of these pages: ``make docs``."""
+import importlib
+import inspect
 import re
 from pathlib import Path
+
+from docutils.statemachine import StringList
+from sphinx.util.docutils import SphinxDirective
+from sphinx.util.nodes import make_refnode
 
 import elektronn2
 
@@ -14,6 +20,7 @@ version = release = elektronn2.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.viewcode", "sphinx_copybutton"]
 exclude_patterns = ["_build", "images", "tutorials"]
 nitpicky = True
+nitpick_ignore_regex = [("py:class", r"(numpy|torch|pathlib|collections)\..*")]  # no links to sites of others
 
 html_theme = "furo"
 html_title = "ELEKTRONN2"
@@ -25,7 +32,6 @@ copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
 myst_heading_anchors = 3  # links to headings: page.md#name-of-the-heading
-myst_enable_extensions = ["dollarmath"]
 
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "show-inheritance": True}
@@ -38,14 +44,63 @@ if any((HERE / "tutorials").glob("*.py")):
         examples_dirs="tutorials", gallery_dirs="tutorials_pages", plot_gallery=False, filename_pattern=r"^$",
         download_all_examples=False, show_signature=False, min_reported_time=1e9, remove_config_comments=True)
 
-STARRED = re.compile(r"(``.+?``|\*\*.+?\*\*|(?<![\w*])\*[^\s*](?:[^*]*[^\s*])?\*(?!\w))|\*", re.DOTALL)
+STARRED = re.compile(r"(``.+?``|\*\*.+?\*\*|(?<![\w*])\*[^\s*](?:[^*]*[^\s*])?\*(?!\w))|\*")
+ARGUMENT = re.compile(r"([\w.]+(?:, [\w.]+)*) :(?: (.*))?")
 
 
-def escape_stars(app, what, name, obj, options, lines):
-    """Axes such as ``(b, f, *L)`` in plain text of a docstring are no emphasis."""
-    for i, line in enumerate(lines):
-        if "*" in line and not line.lstrip().startswith((">>>", "...", "* ")):
-            lines[i] = STARRED.sub(lambda m: m[1] or r"\*", line)
+def readable(app, what, name, obj, options, lines):
+    """Docstrings as Sphinx wants them: arguments as a list, and the star of ``(b, f, *L)`` in plain text is no emphasis."""
+    in_arguments = False
+    result = []
+    for line, after in zip(lines, [*lines[1:], ""]):
+        if line == "Parameters" and after.startswith("---"):
+            in_arguments = True
+        elif in_arguments and (argument := ARGUMENT.fullmatch(line)):
+            line = f"``{argument[1]}``" + (f"\n    {argument[2]}" if argument[2] else "")
+        elif in_arguments and line.startswith("---"):
+            line = ""
+        elif line and not line.startswith(" "):
+            in_arguments = False
+        if not line.lstrip().startswith((">>>", "...", "* ")):
+            line = STARRED.sub(lambda m: m[1] or r"\*", line)
+        result += ["**Arguments**"] if line == "Parameters" and in_arguments else line.split("\n")
+    lines[:] = result
+
+
+class Entries(SphinxDirective):
+    """``.. entries:: MODULE`` and names of it (default: its functions): a table with a line for each, then the docstrings."""
+
+    required_arguments = 1
+    has_content = True
+
+    def run(self):
+        path, = self.arguments
+        module = importlib.import_module(path)
+        names = " ".join(self.content).split() or [name for name, value in vars(module).items() if inspect.isfunction(value)
+                                                   and value.__module__ == path and not name.startswith("_")]
+        lines = [f".. currentmodule:: {path}", "", ".. autosummary::", "   :nosignatures:", "",
+                 *(f"   {name}" for name in names), ""]
+        for name in names:
+            value = getattr(module, name)
+            kind = "class" if isinstance(value, type) else "function" if callable(value) else "data"
+            lines += [f".. auto{kind}:: {name}", ""]
+        self.state_machine.insert_input(StringList(lines, path), path)
+        return []
+
+
+def public_bases(app, name, obj, options, bases):
+    """The first base with a documented name stands for private ones."""
+    bases[:] = [next(c for c in getattr(base, "__mro__", (base,)) if not c.__name__.startswith("_")) for base in bases]
+
+
+def by_last_name(app, env, node, contnode):
+    """``TaggedShape`` in a docstring is found wherever it is documented, if there is only one of that name."""
+    if node.get("refdomain") != "py":
+        return None
+    last = node["reftarget"].rsplit(".", 1)[-1]
+    found = {(entry.docname, entry.node_id) for name, entry in env.domains.python_domain.objects.items()
+             if name.rsplit(".", 1)[-1] == last and not entry.aliased}
+    return make_refnode(app.builder, node["refdoc"], *found.pop(), contnode) if len(found) == 1 else None
 
 
 def leave_out_missing(app, docname, source):
@@ -56,5 +111,8 @@ def leave_out_missing(app, docname, source):
 
 
 def setup(app):
+    app.connect("autodoc-process-bases", public_bases)
+    app.connect("missing-reference", by_last_name)
+    app.add_directive("entries", Entries)
     app.connect("source-read", leave_out_missing)
-    app.connect("autodoc-process-docstring", escape_stars)
+    app.connect("autodoc-process-docstring", readable)

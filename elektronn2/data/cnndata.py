@@ -424,7 +424,7 @@ class BatchCreatorImage:
             :func:`elektronn2.data.image.make_nhood_targets`
         ret_ll_mask : append the two lazy-label masks, int16 (b, n)
         nga_blur_noise_probability, blurry_blobs_..., uniform_random_erasing_..., noisy_random_erasing_... :
-            probabilities and arguments of the functions of :mod:`elektronn2.data.non_geometric_augmentation`, applied in
+            probabilities and arguments of the functions of ``elektronn2.data.non_geometric_augmentation``, applied in
             this order after the grey values were changed
         flip : reflect axes and exchange them (x and y; with ``lock_z=False`` all), with or without warping
         augment_valid : warp and flip samples for validation, too. By default they are neither, so that they tell how
@@ -432,7 +432,7 @@ class BatchCreatorImage:
         augmentations : further changes of grey values, applied last and in this order: a dict, or a list of pairs, of names
             and dicts of arguments, with the ``probability`` (default 1) that a sample is changed; for example
             ``[('missing_sections', dict(section_probability=0.05)), ('gaussian_noise', dict(probability=0.5))]``. All
-            are in :data:`elektronn2.data.augmentations.AUGMENTATIONS`. They clip to 0..1.
+            are in ``elektronn2.data.augmentations.AUGMENTATIONS``. They clip to 0..1.
 
         Raises TypeError for unknown and ValueError for impossible arguments before any work, with ``h5stream`` also
         ValueError for a patch with NaN or infinity, or with labels that do not fit the target.

@@ -47,7 +47,7 @@ KINDS = {
 class TargetMaker:
     """Makes targets of one or several ``steps``, the next from what the last one made.
 
-    ``steps``: a name of :data:`KINDS`, or (name, dict of arguments), or a list of such:
+    ``steps``: a name of ``KINDS``, or (name, dict of arguments), or a list of such:
 
     - 'barriers': :func:`~elektronn2.data.image.ids2barriers`
     - 'affinities': :func:`~elektronn2.data.image.affinity_targets`; edges are in voxels of the labels: between neighbours

@@ -49,7 +49,10 @@ class NodeType(type):
     _building = None
 
     def __new__(mcs, name, bases, namespace):
-        return NODES(super().__new__(mcs, name, bases, namespace))
+        cls = super().__new__(mcs, name, bases, namespace)
+        signature = inspect.signature(cls.__init__)
+        cls.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])  # for help(), not (*args)
+        return NODES(cls)
 
     def __call__(cls, /, *args, **kwargs):
         if NodeType._building is not None:

@@ -28,8 +28,8 @@ class Stored:
 class Volume:
     """An array with axes (f, z, x, y), wherever it is stored; only the boxes that are asked for are read.
 
-    ``stored``: a :class:`Stored`; ``name``: for messages; ``axes``: those of the stored array in its order, such as 'zyx'
-    or 'xyzf'. f, z or both may be absent; axes of other letters must have length 1.
+    ``stored``: a ``Stored``, which reads boxes of one array; ``name``: for messages; ``axes``: those of the stored array in
+    its order, such as 'zyx' or 'xyzf'. f, z or both may be absent; axes of other letters must have length 1.
 
     Attributes: ``shape`` (f, z, x, y), ``dtype`` as stored, ``channels`` = shape[0], ``chunks`` (f, z, x, y) or None for
     what the storage reads at once, ``voxel_size`` (z, x, y) in nanometres or None, ``name``. It may be read in many
