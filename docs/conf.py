@@ -68,7 +68,7 @@ def readable(app, what, name, obj, options, lines):
 
 
 class Entries(SphinxDirective):
-    """``.. entries:: MODULE`` and names of it (default: its functions): a table with a line for each, then the docstrings."""
+    """``.. entries:: MODULE`` and names of it (default: its functions): a table, a line for each, then the docstrings."""
 
     required_arguments = 1
     has_content = True
