@@ -2,6 +2,7 @@
 import os
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,6 +65,24 @@ def test_wrong_arguments_are_explained(shell, trainer, line, answer):
     before = trainer.model.lr
     assert answer in shell.type(line)
     assert trainer.model.lr == before and shell.go_on
+
+
+def test_the_page_of_the_shell_has_all_commands(shell):
+    page = (Path(__file__).parents[2] / "docs" / "shell.md").read_text()
+    forms, effects = zip(*(f.__doc__.split(" -- ") for f in shell.commands.values()))
+    table = page.split("## All commands")[1].split("\n## ")[0]
+    assert sorted(re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)) == sorted(forms)
+    for form, effect in zip(forms, effects):  # in the session that is shown
+        assert re.search(rf"^  {form} +{re.escape(effect)}$", page, re.MULTILINE)
+
+
+def test_the_page_of_the_shell_tells_what_is_in_scope(shell, trainer):
+    page = (Path(__file__).parents[2] / "docs" / "shell.md").read_text()
+    named = {name for row in re.findall(r"^\| (`.+?) \|", page.split("## What is in scope")[1], re.MULTILINE)
+             for name in re.findall(r"`(\w+)`", row)}
+    trainer.loop = type("Loop", (), dict(step=3, loss=0.5, batch=None, seconds=0.1))
+    assert named == {"self", "trainer", "model", "data", "batch", "loss", "i", "t", "exp_config", "config", "np", "nm"}
+    assert named <= set(shell.make_scope()) - set(trainer.exp_config.namespace) | {"np", "nm"}
 
 
 def test_words_are_matched_exactly(shell, trainer):
