@@ -9,7 +9,7 @@ from scipy.sparse import coo_array
 
 from elektronn2.malis import kernel
 from elektronn2.utils.basic import as_float
-from elektronn2.utils.validate import as_tuple
+from elektronn2.utils.validate import as_int
 
 __all__ = ["affgraph_to_seg", "bmap_to_affgraph", "bmappred_to_affgraph", "compute_V_rand_N2", "malis_weights", "mknhood2d",
            "mknhood3d", "mknhood3d_aniso", "nodelist_from_shape", "seg_to_affgraph", "watershed_from_affgraph"]
@@ -144,7 +144,7 @@ def affgraph_to_seg(affinities, nhood, size_thresh=1):
     (array([[0, 1, 1, 2, 2, 2]], dtype=int32), array([1, 2, 3]))
     """
     affinities, nhood = _check_graph(affinities, nhood, "affinities")
-    size_thresh, = as_tuple(size_thresh, 1, "size_thresh", 0)
+    size_thresh = as_int(size_thresh, "size_thresh", 0)
     joined, nhood = _as_3d(np.abs(affinities) > 1e-5, nhood)
     seg = kernel.components(joined, nhood, size_thresh).reshape(affinities.shape[1:])
     return seg, np.bincount(seg.ravel())

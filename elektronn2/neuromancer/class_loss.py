@@ -1,6 +1,6 @@
 """Class probabilities, the classes chosen by them, and the likelihoods that they are trained with."""
 
-from numbers import Integral, Real
+from numbers import Real
 
 from elektronn2.config import config
 from elektronn2.neuromancer import computations as C
@@ -9,7 +9,6 @@ from elektronn2.neuromancer.loss_checks import (
     SCALAR,
     SPARSE,
     check_ids_node,
-    check_n_class,
     check_shape,
     check_target,
     checked_ids,
@@ -21,19 +20,19 @@ from elektronn2.neuromancer.loss_checks import (
     what,
 )
 from elektronn2.neuromancer.node import Node, all_or_nothing
-from elektronn2.neuromancer.node_basic import FromTensor
+from elektronn2.neuromancer.node_basic import FromTensor, check_features
 from elektronn2.neuromancer.shape import TaggedShape
+from elektronn2.utils.validate import as_int
 
 
 def counts(node, f, n_class, n_indep):
     """n_class and n_indep with 'auto' resolved; n_class * n_indep must be the number of features."""
-    for key, value in (("n_class", n_class), ("n_indep", n_indep)):
-        if (key, value) != ("n_class", "auto") and (not isinstance(value, Integral) or value < 1):
-            raise ValueError(f"{what(node)}: {key} must be an integer from 1 on, got {value!r}.")
+    n_indep = as_int(n_indep, f"n_indep of {what(node)}")
     if n_class == "auto":
         if f % n_indep:
             raise ValueError(f"{what(node)}: {f} features cannot be divided into n_indep={n_indep} blocks.")
         n_class = f // n_indep
+    n_class = as_int(n_class, f"n_class of {what(node)}")
     if n_class * n_indep != f:
         raise ValueError(f"{what(node)}: n_class * n_indep must be the number of features, {n_class} * {n_indep} != {f}.")
     return n_class, n_indep
@@ -60,7 +59,8 @@ class Softmax(Node):
         if activation not in ("lin", "linear"):
             raise ValueError(f"Softmax {name!r}: its parent {parent.name!r} has activation {activation!r}; "
                              "make it with activation_func='lin'.")
-        self.axis = feature_axis(self, parent)
+        check_features(self, parent)
+        self.axis = parent.shape.tag2index("f")
         self.n_class, self.n_indep = counts(self, parent.shape["f"], n_class, n_indep)
 
     def _make_output(self):
@@ -102,9 +102,10 @@ class Classification(Node):
             raise ValueError(f"Classification {name!r}: {pred.name!r} is neither a Softmax nor has a sigmoid "
                              "activation, so n_class and n_indep must be given.")
         else:
-            self.n_class, self.n_indep = n_class, n_indep
-            if n_indep != f:
-                counts(self, f, n_class, n_indep)
+            self.n_class, self.n_indep = (as_int(v, f"{key} of {what(self)}")
+                                          for key, v in (("n_class", n_class), ("n_indep", n_indep)))
+            if self.n_indep != f:
+                counts(self, f, self.n_class, self.n_indep)
         self.threshold = self.n_indep == f
 
     def _make_output(self):
@@ -180,7 +181,7 @@ class OneHot(Node):
 
     def __init__(self, target, n_class, axis="f", name="onehot", print_repr=True):
         super().__init__(target, name, print_repr)
-        self.n_class = check_n_class(self, n_class)
+        self.n_class = as_int(n_class, f"n_class of {what(self)}")
         self.axis = check_ids_node(self, target, axis)
 
     def _make_output(self):

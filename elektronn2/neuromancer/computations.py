@@ -305,6 +305,16 @@ def debias(average, start, weight):
     return torch.where(known, (average - weight * start) / torch.where(known, 1 - weight, 1), average)
 
 
+STD_ROUNDING = 5e-7  # how far single precision may be off in running standard deviations, which begin at 1
+
+
+@op
+def debias_std(std, weight):
+    """:func:`debias` of a running standard deviation; where nothing but rounding is left of it, as much as that."""
+    least = torch.where(weight < 1, STD_ROUNDING / torch.where(weight < 1, 1 - weight, 1), 0)
+    return torch.maximum(debias(std, 1.0, weight), least)
+
+
 @op
 def normalise(x, gamma, mean, std, b, axis=1):
     """``(gamma / std) * x + b - gamma * mean / std``, vectors along ``axis``."""

@@ -6,7 +6,6 @@ from elektronn2.config import config
 from elektronn2.neuromancer import loss_functions as L
 from elektronn2.neuromancer.loss_checks import (
     check_ids_node,
-    check_n_class,
     check_shape,
     check_target,
     checked_ids,
@@ -18,6 +17,7 @@ from elektronn2.neuromancer.loss_checks import (
     what,
 )
 from elektronn2.neuromancer.node import Node
+from elektronn2.utils.validate import as_int
 
 
 class SignedDistance(Node):
@@ -42,7 +42,7 @@ class SignedDistance(Node):
 
     def __init__(self, target, n_class, spacing=1.0, scale=None, name="distance", print_repr=True):
         super().__init__(target, name, print_repr)
-        self.n_class = check_n_class(self, n_class)
+        self.n_class = as_int(n_class, f"n_class of {what(self)}")
         self.axis = check_ids_node(self, target)
         self.spacing = [float(v) for v in np.broadcast_to(spacing, np.shape(spacing) or target.shape.ndim)]
         if not target.shape.ndim or len(self.spacing) != target.shape.ndim or min(self.spacing) <= 0:

@@ -25,7 +25,7 @@ from torch import fx
 from elektronn2.config import config
 from elektronn2.neuromancer import computations
 from elektronn2.neuromancer.expression import Expression
-from elektronn2.neuromancer.variables import VariableParam
+from elektronn2.neuromancer.variables import VariableParam, lossless
 
 logger = logging.getLogger("elektronn2log")
 
@@ -366,18 +366,6 @@ class Function:
             table = "\n".join("  " + "  ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in rows)
             raise TypeError(f"Wrong inputs for {self.name}: " + "; ".join(problems) + f".\n{table}")
         return arrays
-
-
-def lossless(array, dtype):
-    """``array`` in ``dtype``, or None if a value would change."""
-    if array.dtype.kind not in "biuf" or str(array.dtype) == dtype:
-        return array if str(array.dtype) == dtype else None
-    if np.can_cast(array.dtype, dtype, "safe"):
-        return array.astype(dtype)
-    with np.errstate(all="ignore"):
-        converted = array.astype(dtype)
-        same = np.array_equal(converted.astype(array.dtype), array, equal_nan=array.dtype.kind == "f")
-    return converted if same else None
 
 
 def all_finite(tensor, others=()):

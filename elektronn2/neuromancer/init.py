@@ -1,8 +1,12 @@
 """Initial values of weights."""
+from numbers import Real
+
 import numpy as np
 
 from elektronn2.config import config
 from elektronn2.utils.validate import suggest
+
+MODES = ("normal", "uni", "ortho", "const", "prelu", "fix-uni")
 
 _rng = None
 _rng_seed = None
@@ -36,6 +40,9 @@ def initweights(shape, dtype=None, scale="glorot", mode="normal", pool=None, spa
     * 'he': W = sqrt(gain/N), 'uni' with that standard deviation. N = n_in, or n_in * prod(kernel): the inputs of a sum.
       With ``gain`` 2 signals keep their scale through any number of layers of relu.
 
+    Raises ValueError for an unknown mode, a scale that does not go with it, and shapes of which the last three modes cannot
+    tell n_in and n_out, like that of a vector.
+
     Sources: Glorot and Bengio 2010, Understanding the difficulty of training deep feedforward networks; He et al. 2015,
     Delving deep into rectifiers.
 
@@ -46,6 +53,10 @@ def initweights(shape, dtype=None, scale="glorot", mode="normal", pool=None, spa
     rng = rng or generator()
     shape = tuple(shape)
     dtype = dtype or config.floatX
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}.{suggest(mode, MODES)}")
+    if mode in ("const", "prelu", "fix-uni") and not isinstance(scale, Real):
+        raise ValueError(f"scale must be a number for mode {mode!r}, got {scale!r}.")
     if mode == "const":
         return np.full(shape, scale, dtype)
     if mode == "prelu":
@@ -56,11 +67,15 @@ def initweights(shape, dtype=None, scale="glorot", mode="normal", pool=None, spa
         return rng.uniform(-scale, scale, shape).astype(dtype)
     if scale not in ("glorot", "he"):
         raise ValueError(f"scale must be 'glorot' or 'he' for mode {mode!r}, got {scale!r}.")
+    spatial = tuple(range(2, len(shape))) if spatial_axes is None else tuple(spatial_axes)
+    if len(shape) - len(spatial) != 2:
+        raise ValueError(f"mode {mode!r} with scale {scale!r} goes by the numbers of inputs and outputs, which the shape "
+                         f"{shape}{f' with the spatial axes {spatial}' * bool(spatial)} does not tell: two axes that are "
+                         "not spatial are needed. A vector can have mode 'const' or 'fix-uni' with a number as scale.")
     if len(shape) == 2:
         n_in, n_out = shape
         kernel = pooled = 1
     else:
-        spatial = tuple(range(2, len(shape))) if spatial_axes is None else tuple(spatial_axes)
         n_out, n_in = (n for i, n in enumerate(shape) if i not in spatial)
         kernel = np.prod([shape[i] for i in spatial])
         pooled = groups * np.prod(pool if pool is not None else 1)
@@ -70,9 +85,7 @@ def initweights(shape, dtype=None, scale="glorot", mode="normal", pool=None, spa
     if mode == "uni":
         bound = width if scale == "glorot" else np.sqrt(3) * width
         return rng.uniform(-bound, bound, shape).astype(dtype)
-    if mode == "ortho":
-        return _orthogonal(shape, n_out, width, rng).astype(dtype)
-    raise ValueError(f"mode must be 'normal', 'uni', 'ortho', 'const', 'prelu' or 'fix-uni', got {mode!r}.")
+    return _orthogonal(shape, n_out, width, rng).astype(dtype)
 
 
 def weight_init(name, gain, where):

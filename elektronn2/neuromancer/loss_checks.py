@@ -1,12 +1,13 @@
 """Checks of what losses are given, with errors that name the nodes; and how they take optional weights."""
 
-from numbers import Integral, Real
+from numbers import Real
 
 import numpy as np
 
 from elektronn2.neuromancer import loss_functions as L
 from elektronn2.neuromancer.node import Node
 from elektronn2.neuromancer.shape import TaggedShape
+from elektronn2.utils.validate import short
 
 SCALAR = TaggedShape((1,), "f")
 SPARSE = "Sparse targets hold class ids: use override_f=1."
@@ -64,12 +65,6 @@ def check_ids_node(node, target, axis="f"):
     return target.shape.tag2index(axis)
 
 
-def check_n_class(node, n_class):
-    if not isinstance(n_class, Integral) or n_class < 1:
-        raise ValueError(f"{what(node)}: n_class must be an integer from 1 on, got {n_class!r}.")
-    return int(n_class)
-
-
 def checked_ids(node, target, n_class):
     """Expression of the ids of ``target``; ids that are no whole number below ``n_class`` are a ValueError when computed."""
     return L.checked_ids(target.output, n_class, f"{what(node)}: {target.name!r}")
@@ -94,7 +89,7 @@ def factors(node, argument, given, n, per):
     except (TypeError, ValueError):
         value = None
     if value is None or value.shape != (n,) or not np.isfinite(value).all():
-        raise ValueError(f"{what(node)}: {argument} must be a list of {n} numbers, one per {per}, got {given!r}.")
+        raise ValueError(f"{what(node)}: {argument} must be a list of {n} numbers, one per {per}, got {short(given)}.")
     return value
 
 
@@ -102,8 +97,8 @@ def weighting_nodes(where, **given):
     """Those of the arguments that are nodes; they may also be None, and class_weights values. TypeError for others."""
     for name, value in given.items():
         if value is not None and not isinstance(value, Node) and name != "class_weights":
-            raise TypeError(f"{where}: {name} must be a node or None, got {value!r}. Make an Input for what changes with "
-                            "each batch, a ValueNode for what does not.")
+            raise TypeError(f"{where}: {name} must be a node or None, got {short(value)}. Make an Input for what changes "
+                            "with each batch, a ValueNode for what does not.")
     return [value for value in given.values() if isinstance(value, Node)]
 
 

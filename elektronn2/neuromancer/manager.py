@@ -2,6 +2,7 @@
 import uuid
 from collections import ChainMap
 from contextlib import contextmanager
+from numbers import Integral
 
 from elektronn2.utils.validate import suggest
 
@@ -64,7 +65,7 @@ class GraphManager:
         self.arguments.pop(name, None)
 
     def __getitem__(self, key):
-        if isinstance(key, (int, slice)):
+        if isinstance(key, (Integral, slice)):
             return list(self.nodes.values())[key]
         if key not in self.nodes:
             raise KeyError(f"Model {self.name!r} has no node {key!r}.{suggest(key, self.nodes)}")

@@ -13,7 +13,7 @@ from elektronn2.config import config
 from elektronn2.neuromancer import computations as C
 from elektronn2.neuromancer.init import bias_init, weight_init
 from elektronn2.neuromancer.node import all_or_nothing
-from elektronn2.neuromancer.node_basic import Add, Concat, Node
+from elektronn2.neuromancer.node_basic import Add, Concat, Node, check_features
 from elektronn2.neuromancer.recurrent import GRU, LSTM
 from elektronn2.neuromancer.resampling import (
     UPSAMPLING,
@@ -32,7 +32,7 @@ from elektronn2.neuromancer.shape import TaggedShape
 from elektronn2.neuromancer.variables import SwitchParam
 from elektronn2.neuromancer.various import LRN, FaithlessMerge
 from elektronn2.utils.cnncalculator import conv_size, upsampled_size
-from elektronn2.utils.validate import as_rate, as_tuple
+from elektronn2.utils.validate import as_int, as_rate, as_tuple, short
 
 __all__ = ["GRU", "LRN", "LSTM", "AutoMerge", "Conv", "Crop", "Dot", "FaithlessMerge", "FragmentsToDense", "NeuralLayer",
            "Pad", "Perceptron", "Pool", "UpConv", "UpConvMerge", "Upsample"]
@@ -77,15 +77,9 @@ class NeuralLayer(Node):
     def _init_layer(self, parent, n_f, activation_func, batch_normalisation, dropout_rate, name, print_repr):
         Node.__init__(self, parent, name, print_repr)
         what = f"{type(self).__name__} {name!r}"
-        if not parent.shape.hastag("f"):
-            raise ValueError(f"{what} needs an axis f; {parent.name!r} is {parent.shape}.")
-        if parent.shape["f"] is None:
-            raise ValueError(f"{what} must know the number of features; {parent.name!r} is {parent.shape}.")
-        if parent.output.dtype != config.floatX:
-            raise TypeError(f"{what} computes with {config.floatX}, but {parent.name!r} has {parent.output.dtype}. Make the "
-                            f"source with dtype={config.floatX!r}: arrays are converted when they are given.")
+        check_features(self, parent, config.floatX)
         self.activation_func, self._maxout = C.check_activation(activation_func)
-        self.n_f, = as_tuple(n_f, 1, f"n_f of {what}")
+        self.n_f = as_int(n_f, f"n_f of {what}")
         if self.n_f % self._maxout:
             raise ValueError(f"{what}: n_f must be a multiple of {self._maxout} for {activation_func!r}, got {n_f!r}.")
         if batch_normalisation not in (False, None, "train", "predict", "fadeout"):
@@ -143,6 +137,10 @@ class NeuralLayer(Node):
             for key, given, default in (("gamma", gamma, 1.0), ("mean", mean, 0.0), ("std", std, 1.0)):
                 self._untrained(key, np.full(n, default) if given is None else given, n)
                 self._init_weights[key] = _init_weight_of(self, key)
+            used = self.std.get_value()
+            if not (used > 0).all():
+                raise ValueError(f"{type(self).__name__} {self.name!r}: std must be above 0, features are divided by it; "
+                                 f"got {short(used.tolist())}. Give features that never change a std of 1.")
         elif any(v is not None for v in (gamma, mean, std)):
             raise ValueError(f"{type(self).__name__} {self.name!r}: gamma, mean and std need batch_normalisation.")
 
@@ -176,12 +174,12 @@ class NeuralLayer(Node):
             weight = symbolic(self.init_weight)
             self.init_weight.updates = C.decayed(weight)
             mean = C.by_mode(batch_mean, C.debias(mean, 0.0, weight))
-            std = C.by_mode(batch_std, C.debias(std, 1.0, weight))
+            std = C.by_mode(batch_std, C.debias_std(std, weight))
         else:
             if self._init_weights["mean"] is not None:
                 mean = C.debias(mean, 0.0, symbolic(self._init_weights["mean"]))
             if self._init_weights["std"] is not None:
-                std = C.debias(std, 1.0, symbolic(self._init_weights["std"]))
+                std = C.debias_std(std, symbolic(self._init_weights["std"]))
         if self.batch_normalisation == "fadeout":
             if "gradnet_rate" not in self.params:
                 self._untrained("gradnet_rate", 1.0, ())
@@ -324,7 +322,7 @@ class Conv(NeuralLayer):
         self.pool_shape = as_tuple(1 if pool_shape is None else pool_shape, ndim, f"pool_shape of Conv {name!r}")
         self.stride = as_tuple(stride, ndim, f"stride of Conv {name!r}")
         self.dilation = as_tuple(dilation, ndim, f"dilation of Conv {name!r}")
-        self.groups, = as_tuple(groups, 1, f"groups of Conv {name!r}")
+        self.groups = as_int(groups, f"groups of Conv {name!r}")
         if parent.shape["f"] % self.groups or self.n_f % self.groups:
             raise ValueError(f"Conv {name!r}: groups={groups} must divide the features of {parent.name!r} "
                              f"({parent.shape['f']}) and n_f ({self.n_f}).")

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from elektronn2.config import config
 from elektronn2.neuromancer import graph
 from elektronn2.neuromancer.dense import predict_dense
 from elektronn2.neuromancer.function import Function
@@ -14,7 +13,7 @@ from elektronn2.neuromancer.manager import choose_name, model_manager
 from elektronn2.neuromancer.registry import NODES
 from elektronn2.neuromancer.variables import ConstantParam, TransposedParam, VariableParam, VariableWeight, debiased
 from elektronn2.utils.basic import pretty_string_ops
-from elektronn2.utils.validate import suggest
+from elektronn2.utils.validate import short, suggest
 
 logger = logging.getLogger("elektronn2log")
 
@@ -77,7 +76,8 @@ class NodeType(type):
         if cls.__module__.startswith("elektronn2.") and cls is not Node:  # other classes may take what they like
             for key in ("parent", "pred"):
                 if key in arguments and not isinstance(arguments[key], Node):
-                    raise TypeError(f"{cls.__name__} {proposal!r}: its parent must be one node, got {arguments[key]!r}.")
+                    raise TypeError(f"{cls.__name__} {proposal!r}: its parent must be one node, got "
+                                    f"{short(arguments[key])}.")
 
         model = _model_for(list(nodes_in(arguments)), f"{cls.__name__} {proposal!r}")
         name = choose_name(proposal, model.taken)
@@ -165,7 +165,7 @@ class Node(metaclass=NodeType):
         for i, p in enumerate(self.parents):
             if not isinstance(p, Node):
                 raise TypeError(f"{type(self).__name__} {name!r}: parent {i + 1} of {len(self.parents)} must be a node, got "
-                                f"{p!r}.")
+                                f"{short(p)}.")
         self.name = name
         self.print_repr = print_repr
         self.children = {}
@@ -238,10 +238,12 @@ class Node(metaclass=NodeType):
             param = VariableWeight(shape, init_kwargs, None, full_name, apply_train, apply_reg, dtype)
         else:
             try:
-                value = np.asarray(given, dtype=dtype or config.floatX)
-            except (TypeError, ValueError):
+                value = np.asarray(given)
+            except ValueError:  # lists of different lengths
+                value = None
+            if value is None or value.dtype.kind not in "biuf":
                 raise ValueError(f"{where} must be None, an array, a parameter of another node, "
-                                 f"or [array, 'const'], got {given!r}.") from None
+                                 f"or [array, 'const'], got {short(given)}.")
             if value.shape != tuple(shape) and value.ndim:
                 raise ValueError(f"{where} must have shape {tuple(shape)}, the given value has {value.shape}.")
             value = np.full(shape, value) if not value.ndim else value

@@ -11,7 +11,7 @@ from elektronn2.neuromancer.manager import choose_name, model_manager
 from elektronn2.neuromancer.node import Node
 from elektronn2.neuromancer.shape import TaggedShape
 from elektronn2.neuromancer.variables import VariableParam
-from elektronn2.utils.validate import as_tuple, dtype_name, suggest
+from elektronn2.utils.validate import as_int, dtype_name, suggest
 
 __all__ = ["Add", "ApplyFunc", "Concat", "FromTensor", "InitialState_like", "Input", "Input_like", "MultMerge", "Node",
            "ValueNode", "model_manager", "split"]
@@ -175,7 +175,7 @@ class InitialState_like(Node):
     def __init__(self, parent, override_f, dtype=None, name="initial_state", print_repr=True, init_kwargs=None, value=None):
         super().__init__(parent, name, print_repr)
         self._axis = _axis_of(parent.shape, "f", f"InitialState_like {name!r} of {parent.name!r} {parent.shape}")
-        n_f, = as_tuple(override_f, 1, f"override_f of InitialState_like {name!r}")
+        n_f = as_int(override_f, f"override_f of InitialState_like {name!r}")
         if dtype is None and parent.output.dtype.startswith("float"):
             dtype = parent.output.dtype
         dtype = _known_dtype(dtype, f"InitialState_like {name!r}")
@@ -195,6 +195,19 @@ class InitialState_like(Node):
     def get_value(self):
         """A copy of the vector, as an array."""
         return self.value.get_value()
+
+
+def check_features(node, parent, dtype=None):
+    """Check that a parent has an axis f of known size, and that its values are of ``dtype`` (None: floating point)."""
+    what = f"{type(node).__name__} {node.name!r}"
+    if not parent.shape.hastag("f"):
+        raise ValueError(f"{what} needs an axis f; {parent.name!r} is {parent.shape}.")
+    if parent.shape["f"] is None:
+        raise ValueError(f"{what} must know the number of features; {parent.name!r} is {parent.shape}. Give its source a "
+                         "size on axis f.")
+    if parent.output.dtype != dtype and (dtype or not parent.output.dtype.startswith("float")):
+        raise TypeError(f"{what} computes with {dtype or 'floating point'}, but {parent.name!r} has {parent.output.dtype}. "
+                        f"Make the source with dtype={dtype or config.floatX!r}: arrays are converted when they are given.")
 
 
 def merged_shape(node, parents, equal_f=True, axis=None):
@@ -359,6 +372,8 @@ class ApplyFunc(Node):
         super().__init__(parent, name, print_repr)
         if not callable(functor):
             raise TypeError(f"ApplyFunc {name!r}: functor must be a function of tensors, got {functor!r}.")
+        if shape is not None and not isinstance(shape, TaggedShape):
+            raise TypeError(f"ApplyFunc {name!r}: shape must be a TaggedShape, got {shape!r}.")
         self.functor, self.args, self.kwargs = functor, args, kwargs or {}
         self._declared = shape
 
@@ -374,9 +389,11 @@ class ApplyFunc(Node):
     def _calc_shape(self):
         self.shape = self._declared or self.parent.shape
         meta = tuple(self.output.meta.shape)
-        if self._declared is None and len(meta) != len(self.shape):
-            raise ValueError(f"ApplyFunc {self.name!r}: {self.functor!r} turns {self.parent.shape} into {meta}; "
-                             "pass shape=TaggedShape(...) for a function that changes the shape.")
+        if len(meta) != len(self.shape) or any(n is not None and n != m for n, m in zip(self.shape, meta)):
+            rule = ("pass shape=TaggedShape(...) for a function that changes the shape" if self._declared is None else
+                    f"but shape says {self._declared}")
+            raise ValueError(f"ApplyFunc {self.name!r}: {self.functor!r} turns {self.parent.name!r} {self.parent.shape} "
+                             f"into {meta}; {rule}.")
 
 
 class FromTensor(Node):
@@ -495,11 +512,10 @@ def split(node, axis="f", index=None, n_out=None, strip_singleton_dims=False, na
 
 def _axis_of(shape, axis, where):
     """Index of an axis that is given by its letter or index. ValueError, beginning with ``where``, if there is none."""
-    if isinstance(axis, str) and shape.hastag(axis):
-        return shape.tags.index(axis)
-    if isinstance(axis, (int, np.integer)) and -len(shape) <= axis < len(shape):
-        return int(axis) % len(shape)
-    raise ValueError(f"{where}: there is no axis {axis!r}; axes are {', '.join(shape.tags)}.")
+    try:
+        return shape._axis(axis)
+    except ValueError:
+        raise ValueError(f"{where}: there is no axis {axis!r}; axes are {', '.join(shape.tags)}.") from None
 
 
 def _piece_sizes(size, tag, index, n_out, where):

@@ -11,6 +11,7 @@ whole volume, and ``predict_dense`` warns. The field of view stays formally as i
 """
 from elektronn2.neuromancer import computations as C
 from elektronn2.neuromancer.neural import NeuralLayer
+from elektronn2.utils.validate import as_int
 
 
 class _Norm(NeuralLayer):
@@ -70,7 +71,8 @@ class GroupNorm(_Norm):
         where, s = f"{type(self).__name__} {self.name!r}", self.parent.shape
         if s.tags[:2] != ["b", "f"] or len(s) != s.ndim + 2:
             raise ValueError(f"{where} needs axes b, f and then space; {self.parent.name!r} is {s}.")
-        if not isinstance(n_groups, int) or n_groups < 1 or self.n_f % n_groups:
+        n_groups = as_int(n_groups, f"n_groups of {where}")
+        if self.n_f % n_groups:
             divisors = [k for k in range(1, self.n_f + 1) if self.n_f % k == 0]
             raise ValueError(f"{where}: n_groups must divide the {self.n_f} features of {self.parent.name!r} "
                              f"({', '.join(map(str, divisors))}), got {n_groups!r}.")

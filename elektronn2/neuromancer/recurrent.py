@@ -1,10 +1,12 @@
 """Recurrent cells: one step of a GRU or of an LSTM. :func:`Scan` (``scan.py``) makes a loop of a step."""
 import torch
 
+from elektronn2.config import config
 from elektronn2.neuromancer import computations as C
 from elektronn2.neuromancer.expression import op
 from elektronn2.neuromancer.init import bias_init
-from elektronn2.neuromancer.node_basic import Node, merged_shape
+from elektronn2.neuromancer.node_basic import Node, check_features, merged_shape
+from elektronn2.utils.validate import as_int
 
 __all__ = ["GRU", "LSTM"]
 
@@ -50,16 +52,16 @@ class _Cell(Node):
         if unsupported:
             raise NotImplementedError(f"{what} has no {', '.join(unsupported)}. A Perceptron before or behind it has.")
         self.activation_func, pieces = C.check_activation(activation_func)
-        self.n_f = int(n_f)
-        if self.n_f < 1:
-            raise ValueError(f"{what}: n_f must be positive, got {n_f!r}.")
+        self.n_f = as_int(n_f, f"n_f of {what}")
         shape, memory_shape = parent.shape, memory.shape
         if shape.hastag("r"):
             raise ValueError(f"{what} is one step, so its parent must not have an axis r; {parent.name!r} is {shape}. "
                              "Build the cell on the first element of the sequence and make a loop of it with Scan.")
-        if not shape.hastag("f") or memory_shape.tags != shape.tags:
-            raise ValueError(f"{what}: parent and memory need the same axes, f among them; {parent.name!r} is {shape}, "
-                             f"{memory.name!r} is {memory_shape}.")
+        if memory_shape.tags != shape.tags:
+            raise ValueError(f"{what}: parent and memory need the same axes; {parent.name!r} is {shape}, {memory.name!r} is "
+                             f"{memory_shape}.")
+        for p in self.parents:
+            check_features(self, p, config.floatX)
         self.axis = shape.tag2index("f")
         size = self.n_states * self.n_f
         if memory_shape["f"] != size:

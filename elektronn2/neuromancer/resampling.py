@@ -161,6 +161,10 @@ class FragmentsToDense(Node):
     def __init__(self, parent, name="to_dense", print_repr=True):
         super().__init__(parent, name, print_repr)
         s = parent.shape
+        if len(s.mfp_offsets) == 1 and (s["b"] != 1 or any(v > 1 for v in s.strides)):
+            raise ValueError(f"FragmentsToDense {name!r}: {parent.name!r} {s} has no fragments of max-fragment pooling that "
+                             "could be made dense. Use mfp=True in every pooling layer before it, and batch size 1; without "
+                             "pooling leave FragmentsToDense out.")
         needed = prod(int(v) for v in s.strides)
         if not (len(s.mfp_offsets) == needed and s["b"] in (needed, None)):
             raise ValueError(f"FragmentsToDense {name!r} needs {needed} fragments for strides {s.strides}, but "

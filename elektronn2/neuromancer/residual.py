@@ -6,6 +6,7 @@ from elektronn2.neuromancer.neural import Conv, NeuralLayer
 from elektronn2.neuromancer.node import all_or_nothing
 from elektronn2.neuromancer.node_basic import Add, Node
 from elektronn2.neuromancer.resampling import Crop
+from elektronn2.utils.validate import as_int
 
 
 class Activation(NeuralLayer):
@@ -68,10 +69,8 @@ class SqueezeExcitation(Node):
         s = parent.shape
         if s.tags[:2] != ["b", "f"] or len(s) != s.ndim + 2 or not s.ndim or s["f"] is None:
             raise ValueError(f"SqueezeExcitation {name!r} needs axes b, f (known) and then space; {parent.name!r} is {s}.")
-        if not isinstance(reduction, int) or reduction < 1:
-            raise ValueError(f"SqueezeExcitation {name!r}: reduction must be an integer of at least 1, got {reduction!r}.")
-        self.reduction = reduction
-        n, self.n_hidden = s["f"], max(s["f"] // reduction, 1)
+        self.reduction = as_int(reduction, f"reduction of SqueezeExcitation {name!r}")
+        n, self.n_hidden = s["f"], max(s["f"] // self.reduction, 1)
         zeros = dict(mode="const", scale=0.0)
         self.make_param("w", w, (n, self.n_hidden), dict(scale="he", mode="normal"))
         self.make_param("b", b, (self.n_hidden,), zeros, apply_reg=False)

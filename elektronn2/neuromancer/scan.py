@@ -2,7 +2,7 @@
 from elektronn2.neuromancer import computations, graph
 from elektronn2.neuromancer.loops import Step, loop
 from elektronn2.neuromancer.node import Node
-from elektronn2.utils.validate import as_tuple
+from elektronn2.utils.validate import as_int
 
 __all__ = ["Scan"]
 
@@ -76,7 +76,7 @@ class ScanN(Node):
             if not self.in_iterate:
                 raise ValueError(f"{self.where}: without in_iterate, n_steps must be given.")
         else:
-            n_steps, = as_tuple(n_steps, 1, f"n_steps of {self.where}")
+            n_steps = as_int(n_steps, f"n_steps of {self.where}")
             sizes.add(n_steps)
         if len(sizes) > 1:
             raise ValueError(f"{self.where}: n_steps and the lengths of the sequences must agree, got n_steps={n_steps} and "

@@ -15,6 +15,7 @@ All three are exact rationals, and every operation has one rule (see docs/geomet
 import operator
 from fractions import Fraction
 from math import ceil, floor, prod
+from numbers import Integral
 
 import numpy as np
 
@@ -45,6 +46,13 @@ def _fractions(values, n, name):
     if name == "strides" and any(v <= 0 for v in result):
         raise ValueError(f"strides must be positive, got {values!r}.")
     return result
+
+
+def _index(value, n, message):
+    """``value``, an integer from -n to n - 1, counted from the first of ``n``. ValueError with a message otherwise."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or not -n <= value < n:
+        raise ValueError(message)
+    return int(value) % n
 
 
 def _plain(value):
@@ -205,7 +213,10 @@ class TaggedShape:
         return self._tags.index(tag)
 
     def _axis(self, axis):
-        return self.tag2index(axis) if isinstance(axis, str) else axis % len(self)
+        """Index of an axis that is given by its letter or index. ValueError if there is none."""
+        if isinstance(axis, str):
+            return self.tag2index(axis)
+        return _index(axis, len(self), f"{self} has no axis {axis!r}; it has {len(self)}, of which 0 is the first.")
 
     def __repr__(self):
         return "[" + ", ".join(f"({n},{t})" for n, t in zip(self._shape, self._tags)) + "]"
@@ -238,9 +249,11 @@ class TaggedShape:
 
     def updatefov(self, axis, fov):
         """Set the field of view of one spatial axis (0 is the first); its centre follows."""
+        axis = _index(axis, self.ndim, f"{self} has no spatial axis {axis!r}; it has {self.ndim}, of which 0 is the first.")
         values, centre = list(self._fov), list(self._centre)
-        centre[axis] += (Fraction(fov) - values[axis]) / 2
-        values[axis] = Fraction(fov)
+        fov, = _fractions([fov], 1, "fov")
+        centre[axis] += (fov - values[axis]) / 2
+        values[axis] = fov
         return self._new(fov=values, offsets=centre)
 
     def updatestrides(self, strides):
@@ -251,7 +264,8 @@ class TaggedShape:
 
     def addaxis(self, axis, size, tag):
         """Insert an axis at an index, or right of the axis with a letter."""
-        i = axis if not isinstance(axis, str) else self.tag2index(axis) + 1
+        i = self.tag2index(axis) + 1 if isinstance(axis, str) else _index(
+            axis, len(self) + 1, f"{self} can take an axis at 0 to {len(self)}, not at {axis!r}.")
         if tag in SPATIAL:
             raise ValueError("addaxis adds r, b, s or f; a spatial axis needs its own geometry.")
         return self._new(shape=self._shape[:i] + (size,) + self._shape[i:],

@@ -3,13 +3,26 @@ import numpy as np
 import torch
 
 from elektronn2.config import config
-from elektronn2.neuromancer.computations import transpose
+from elektronn2.neuromancer.computations import STD_ROUNDING, transpose
 from elektronn2.neuromancer.init import initweights
+from elektronn2.utils.validate import dtype_name, short
 
 
 def as_floatX(x):
     """A contiguous array of the working float dtype; a scalar becomes a 0-d array."""
     return np.asarray(x, dtype=config.floatX, order="C")
+
+
+def lossless(array, dtype):
+    """``array`` in ``dtype``, or None if a value would change."""
+    if array.dtype.kind not in "biuf" or str(array.dtype) == dtype:
+        return array if str(array.dtype) == dtype else None
+    if np.can_cast(array.dtype, dtype, "safe"):
+        return array.astype(dtype)
+    with np.errstate(all="ignore"):
+        converted = array.astype(dtype)
+        same = np.array_equal(converted.astype(array.dtype), array, equal_nan=array.dtype.kind == "f")
+    return converted if same else None
 
 
 def laid_out_like(values, tensors):
@@ -30,6 +43,8 @@ def debiased(values):
         return dict(values)
     starts = {"mean": 0.0, "std": 1.0}
     new = {k: (v - weight * starts[k]) / (1 - weight) if k in starts else v for k, v in values.items()}
+    if "std" in new:
+        new["std"] = np.maximum(new["std"], STD_ROUNDING / (1 - weight))
     return new | {"init_weight": 0.0}
 
 
@@ -38,7 +53,7 @@ class VariableParam:
 
     ``value``: array or number. ``apply_train``: whether optimisers update it. ``apply_reg``: whether
     weight decay applies; a number above 1 multiplies the decay. ``dtype``: default the working float.
-    ValueError for values that are NaN or infinite.
+    ValueError for values that are NaN or infinite, or that ``dtype`` cannot hold (1.5 as an integer, say).
 
     >>> p = VariableParam(np.zeros(3), name='p')
     >>> p.set_value([1., 2., 3.])
@@ -56,7 +71,7 @@ class VariableParam:
         self.apply_train = bool(apply_train)
         self.apply_reg = apply_reg
         self._updates = None
-        array = self._finite(np.array(value, dtype=dtype or config.floatX, order="C"))
+        array = self._held(value, dtype_name(dtype or config.floatX))
         self.tensor = torch.nn.Parameter(torch.from_numpy(array), requires_grad=self.apply_train)
 
     @property
@@ -78,24 +93,33 @@ class VariableParam:
     def set_value(self, value):
         """Replace the value in place; shape and dtype stay.
 
-        Raises ValueError if the shape differs (a single number may fill a scalar parameter only), or if values are NaN or
-        infinite.
+        Raises ValueError if the shape differs (a single number may fill a scalar parameter only), or if values are NaN,
+        infinite, or none that its dtype can hold.
         """
-        try:
-            array = np.asarray(value, dtype=self.dtype)
-        except (TypeError, ValueError):
-            raise ValueError(f"Parameter {self.name!r} takes numbers of shape {self.shape}, got {value!r}.") from None
-        if array.shape != self.shape:
-            raise ValueError(f"Parameter {self.name!r} has shape {self.shape}, the new value has {array.shape}.")
+        array = self._held(value, self.dtype, self.shape)
         with torch.no_grad():
-            self.tensor.copy_(torch.from_numpy(np.array(self._finite(array))))
+            self.tensor.copy_(torch.from_numpy(array))
 
-    def _finite(self, array):
-        bad = np.size(array) - np.isfinite(array).sum()
+    def _held(self, value, dtype, shape=None):
+        """An array of given values in ``dtype``: floating point numbers are rounded to it, whole numbers must fit."""
+        try:
+            array = np.asarray(value)
+        except ValueError:  # lists of different lengths
+            array = None
+        if array is None or array.dtype.kind not in "biuf":
+            raise ValueError(f"Parameter {self._name!r} takes numbers{f' of shape {shape}' if shape else ''}, got "
+                             f"{short(value)}.")
+        if shape is not None and array.shape != shape:
+            raise ValueError(f"Parameter {self._name!r} has shape {shape}, the new value has {array.shape}.")
+        with np.errstate(over="ignore"):
+            held = array.astype(dtype, order="C") if dtype.startswith("float") else lossless(array, dtype)
+        if held is None:
+            raise ValueError(f"Parameter {self._name!r} of dtype {dtype} cannot hold {short(array.tolist())} without "
+                             "change. Round the values, or choose another dtype.")
+        bad = held.size - np.isfinite(held).sum()
         if bad:
-            raise ValueError(f"Parameter {self._name!r} cannot be NaN or infinite; {bad} of {np.size(array)} given values "
-                             "are.")
-        return array
+            raise ValueError(f"Parameter {self._name!r} cannot be NaN or infinite; {bad} of {held.size} given values are.")
+        return np.array(held, order="C")
 
     @property
     def updates(self):

@@ -5,7 +5,7 @@ from elektronn2.neuromancer.node_basic import Concat, aligned_outputs, merged_sh
 from elektronn2.neuromancer.resampling import spatial_layout
 from elektronn2.neuromancer.scan import Scan
 from elektronn2.neuromancer.shape import TaggedShape
-from elektronn2.utils.validate import as_rate, as_tuple
+from elektronn2.utils.validate import as_int, as_rate, as_tuple
 
 __all__ = ["LRN", "FaithlessMerge", "GaussianAEVBPrior", "GaussianRV", "Reshape", "Scan"]
 
@@ -240,7 +240,7 @@ class GaussianAEVBPrior(Node):
 def _sampled(node, n_samples):
     """(shape of both parents with an axis s right of b, number of samples); without samples there is no axis s."""
     shape = merged_shape(node, node.parents)
-    n, = as_tuple(n_samples, 1, f"n_samples of {type(node).__name__} {node.name!r}", minimum=0)
+    n = as_int(n_samples, f"n_samples of {type(node).__name__} {node.name!r}", minimum=0)
     if n and not shape.hastag("b"):
         raise ValueError(f"{type(node).__name__} {node.name!r}: samples need an axis b to stand beside; "
                          f"{node.parents[0].name!r} is {shape}.")

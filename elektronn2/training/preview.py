@@ -55,7 +55,7 @@ def wanted_channels(export_class, n_f):
     if export_class == "all":
         return list(range(n_f))
     try:
-        channels = [int(c) for c in ([export_class] if isinstance(export_class, (int, str)) else export_class)]
+        channels = [int(c) for c in ([export_class] if isinstance(export_class, (int, np.integer, str)) else export_class)]
     except (TypeError, ValueError):
         raise ValueError("export_class must be 'all', a channel number, a list of them, 'malis' or 'affinity'; "
                          f"got {export_class!r}.") from None

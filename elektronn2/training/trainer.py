@@ -495,7 +495,7 @@ class Trainer:
             if name not in known:
                 raise ValueError(f"preview_kwargs: there is no {name!r}, only {', '.join(known)}.{suggest(name, known)}")
         node, z = self._dense_node(), kwargs.get("max_z_pred", 5)
-        if isinstance(z, bool) or not isinstance(z, int) or z < 1:
+        if isinstance(z, bool) or not isinstance(z, (int, np.integer)) or z < 1:
             raise ValueError(f"preview_kwargs: max_z_pred must be an integer of at least 1; got {z!r}.")
         if kwargs.get("export_class", "all") not in ("malis", "affinity"):
             preview.wanted_channels(kwargs.get("export_class", "all"), node.shape["f"])

@@ -6,6 +6,25 @@ import operator
 import numpy as np
 
 
+def as_int(value, name, minimum=1):
+    """An int from an integer of any kind, also of numpy.
+
+    >>> as_int(np.int64(3), 'n_f')
+    3
+
+    Raises TypeError (True, 3.0 and '3' are no integers) and ValueError (below ``minimum``), naming ``name``.
+    """
+    try:
+        if isinstance(value, (bool, np.ndarray)):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be one integer, got {value!r}.") from None
+    if number < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value!r}.")
+    return number
+
+
 def as_tuple(value, n, name, minimum=1):
     """``n`` integers from one integer or a sequence of ``n``.
 
@@ -56,6 +75,18 @@ def dtype_name(value):
     """
     numpy_type = isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic))
     return np.dtype(value).name if numpy_type else value
+
+
+def short(value):
+    """How an error shows a value that may be large: arrays by their shape, all else in one line of at most 100 letters.
+
+    >>> short(np.ones((2, 3))), short('a')
+    ('an array of shape (2, 3)', "'a'")
+    """
+    if np.ndim(getattr(value, "shape", None)) == 1 and hasattr(value, "dtype"):
+        return f"an array of shape {tuple(value.shape)}" if tuple(value.shape) else repr(value)
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def suggest(name, options):

@@ -33,6 +33,11 @@ def foreign():
     return node
 
 
+def cell(n_units=2, n_f=3, **kwargs):
+    x, h = (nm.Input((1, n), "b,f", name=name, **QUIET, **kwargs) for name, n in (("input", n_f), ("input_h", 2)))
+    return nm.GRU(x, h, n_units, **QUIET)
+
+
 def conv(parent=None, n_f=2, filter_shape=2, **kwargs):
     return nm.Conv(image() if parent is None else parent, n_f, filter_shape, **QUIET, **kwargs)
 
@@ -56,7 +61,29 @@ NODES = {
     "n_f 2.7": (lambda: conv(n_f=2.7), TypeError, "n_f of Conv 'conv' must be one integer, got 2.7"),
     "n_f 0": (lambda: nm.Perceptron(image(), 0), ValueError, "n_f of Perceptron 'dot' must be at least 1, got 0"),
     "n_f True": (lambda: nm.UpConv(image(), True, 2), TypeError, "n_f of UpConv 'upconv' must be one integer"),
-    "n_f list": (lambda: conv(n_f=[2, 3]), ValueError, "n_f of Conv 'conv' needs 1 value, got 2"),
+    "n_f list": (lambda: conv(n_f=[2]), TypeError, "n_f of Conv 'conv' must be one integer, got [2]"),
+    "n_f 2.7 of a cell": (lambda: cell(2.7), TypeError, "n_f of GRU 'gru' must be one integer, got 2.7"),
+    "n_f 0 of a cell": (lambda: cell(0), ValueError, "n_f of GRU 'gru' must be at least 1, got 0"),
+    "n_groups 2.0": (lambda: nm.GroupNorm(image(), 2.0), TypeError, "n_groups of GroupNorm 'group_norm' must be one"),
+    "reduction 0": (lambda: nm.SqueezeExcitation(image(), 0), ValueError, "'squeeze' must be at least 1, got 0"),
+    "n_class True": (lambda: nm.Softmax(image(), True), TypeError, "n_class of Softmax 'softmax' must be one integer"),
+    "open f of a cell": (lambda: cell(n_f=None), ValueError, "GRU 'gru' must know the number of features; 'input' is"),
+    "open f of Softmax": (lambda: nm.Softmax(image(n_f=None)), ValueError, "Give its source a size on axis f."),
+    "integers before a cell": (lambda: cell(dtype="int16"), TypeError,
+                               "GRU 'gru' computes with float32, but 'input' has int16"),
+    "integers before Softmax": (lambda: nm.Softmax(image(dtype="int16")), TypeError, "computes with floating point, but"),
+    "std 0": (lambda: conv(batch_normalisation="predict", std=[1, 0]), ValueError, "std must be above 0, features are"),
+    "initial vector": (lambda: nm.InitialState_like(image(), 3, init_kwargs=dict(mode="uni")), ValueError,
+                       "shape (3,) does not tell: two axes that are not spatial are needed. A vector can have mode 'const'"),
+    "unknown initial values": (lambda: nm.InitialState_like(image(), 3, init_kwargs=dict(mode="constt")), ValueError,
+                               "got 'constt'. Did you mean 'const'?"),
+    "constant text": (lambda: nm.InitialState_like(image(), 3, init_kwargs=dict(mode="const")), ValueError,
+                      "scale must be a number for mode 'const', got 'glorot'"),
+    "halves as integers": (lambda: nm.ValueNode((2,), "f", dtype="int32", value=[1.5, 2]), ValueError,
+                           "of dtype int32 cannot hold [1.5, 2.0] without change. Round the values"),
+    "large integers": (lambda: nm.ValueNode((2,), "f", dtype="int16", value=np.array([40000, 1])), ValueError,
+                       "of dtype int16 cannot hold [40000, 1]"),
+    "complex value": (lambda: nm.ValueNode((2,), "f", value=[1j, 2]), ValueError, "argument 'value' must be None, an array"),
     "open f": (lambda: conv(nm.Input((1, None, 6), "b,f,x")), ValueError, "'conv' must know the number of features; 'i"),
     "no axis f": (lambda: nm.Perceptron(vector(), 2), ValueError, "'dot' needs an axis f; 'input' is [(1,b), (3,x)]"),
     "integers before Conv": (lambda: conv(image(dtype="int16")), TypeError, "Conv 'conv' computes with float32, but 'in"),
@@ -83,7 +110,12 @@ NODES = {
     "list as parent": (lambda: conv([image()]), TypeError, "Conv 'conv': its parent must be one node"),
     "name as parent": (lambda: nm.Pool("conv", 2), TypeError, "Pool 'pool': its parent must be one node, got 'conv'"),
     "None as parent": (lambda: nm.Crop(None, 2), TypeError, "Crop 'crop': its parent must be one node, got None"),
-    "array to add": (lambda: nm.Add(image(), np.ones(3)), TypeError, "Add 'add': parent 2 of 2 must be a node"),
+    "array to add": (lambda: nm.Add(image(), np.ones(3)), TypeError,
+                     "parent 2 of 2 must be a node, got an array of shape (3,)"),
+    "axis True": (lambda: nm.Concat([image(), image()], axis=True), ValueError,
+                  "there is no axis True; axes are b, f, x, y"),
+    "nothing in fragments": (lambda: nm.FragmentsToDense(image(b=2)), ValueError,
+                             "has no fragments of max-fragment pooling"),
     "nothing to join": (lambda: nm.Concat([]), ValueError, "Concat needs a list of nodes, got []"),
     "array to join": (lambda: nm.Concat([image(), 3]), TypeError, "Concat 'concat': parent 2 of 2 must be a node, got 3"),
     "other axes to join": (lambda: nm.Concat([image(), vector()]), ValueError, f"'input' has axes {X} but 'input1'"),
@@ -104,6 +136,12 @@ NODES = {
     "number as name": (lambda: conv(name=3), TypeError, "The name of a node is a string, got 3"),
     "unknown argument": (lambda: conv(activation="relu"), TypeError, "unknown argument 'activation'. Did you mean"),
     "function that fails": (lambda: nm.ApplyFunc(image(), torch.linalg.inv), ValueError, f"'apply' of 'input' {X}"),
+    "function that averages": (lambda: nm.ApplyFunc(image(), torch.mean, kwargs=dict(dim=1, keepdim=True)), ValueError,
+                               f"turns 'input' {X} into (1, 1, 6, 7); pass shape=TaggedShape(...)"),
+    "function of another shape": (lambda: nm.ApplyFunc(image(), torch.mean, shape=TaggedShape((1, 2), "b,f")), ValueError,
+                                  "into (); but shape says [(1,b), (2,f)]"),
+    "tuple as shape": (lambda: nm.ApplyFunc(image(), torch.abs, shape=(1, 2)), TypeError,
+                       "must be a TaggedShape, got (1, 2)"),
     "function of two results": (lambda: nm.ApplyFunc(image(), torch.sort), TypeError, "must return one tensor"),
 }
 
@@ -252,6 +290,23 @@ def test_unknown_name():
 def test_shape_is_checked_everywhere():
     with pytest.raises(ValueError, match="at least 1"):
         TaggedShape((2, 3), "b,f").updateshape("f", 0)
+
+
+@pytest.mark.parametrize("change", [
+    lambda s: s.updateshape(9, 5), lambda s: s.updateshape(-4, 5), lambda s: s.updateshape(1.0, 5), lambda s: s.delaxis(3),
+    lambda s: s.addaxis(4, 1, "b"), lambda s: s.updatefov(2, 3), lambda s: s.updatefov("x", 3), lambda s: s.sliced(3, 0, 1)])
+def test_axes_that_are_not_there(change):
+    with pytest.raises(ValueError, match=r"\(2,f\), \(8,y\), \(9,x\)\] (has no|can take an)"):
+        change(TaggedShape((2, 8, 9), "f,y,x"))
+
+
+def test_numpy_integers():
+    n = np.int64
+    assert nm.GroupNorm(image(n_f=4), n(2), **QUIET).n_groups == 2
+    assert nm.SqueezeExcitation(image(n_f=4), n(2), **QUIET).n_hidden == 2
+    node = nm.Concat([image((n(6), n(7))), conv(n_f=n(3), filter_shape=n(1))], axis=n(1), **QUIET)
+    assert node.shape.shape == [1, 5, 6, 7] and node.model[n(-1)] is node
+    assert node.shape.updateshape(n(1), n(2)).shape == [1, 2, 6, 7]
 
 
 @pytest.mark.parametrize(("argument", "shape", "tags", "needed"), [

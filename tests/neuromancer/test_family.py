@@ -386,7 +386,7 @@ def settle(model):
     for n in model.nodes.values():
         for k, p in n.params.items():
             if not p.constant and k not in ("dropout_rate", "gradnet_rate", "failing_prob", "hardeasy_ratio"):
-                p.set_value(rng.uniform(0.1, 0.9, p.shape))
+                p.set_value(rng.uniform(0.1, 0.9, p.shape) if "float" in p.dtype else rng.integers(0, 9, p.shape))
 
 
 @samples
@@ -629,7 +629,7 @@ INVALID = {  # arguments that each class must refuse: (error, what the message n
     "Activation": [(ValueError, "'prelu' alone", lambda: nm.Activation(image(1), b=np.ones(2), **QUIET)),
                    (NotImplementedError, "leaky_relu", lambda: nm.Activation(image(1), "leaky_relu 2", **QUIET))],
     "SqueezeExcitation": [(ValueError, "axes b, f", lambda: nm.SqueezeExcitation(vector(1), **QUIET)),
-                          (ValueError, "reduction", lambda: nm.SqueezeExcitation(image(1), 0.5, **QUIET)),
+                          (TypeError, "reduction", lambda: nm.SqueezeExcitation(image(1), 0.5, **QUIET)),
                           (ValueError, "'w2'", lambda: nm.SqueezeExcitation(image(1), w2=np.ones(2), **QUIET))],
     "ScanN": [
         (ValueError, "n_steps must be given", lambda: counter(1)),
@@ -659,7 +659,7 @@ INVALID = {  # arguments that each class must refuse: (error, what the message n
     "ScanOut": [(TypeError, "loop of a Scan", lambda: CLASSES["ScanOut"](vector(1), **QUIET)),
                 (ValueError, "index 2", lambda: CLASSES["ScanOut"](loop(1)[0].parent, 2, **QUIET))],
     "Softmax": [(ValueError, "activation", lambda: nm.Softmax(nm.Conv(image(1), 2, 2, **QUIET), **QUIET)),
-                (ValueError, "n_indep must be an integer", lambda: probabilities(1, n_indep=0)),
+                (ValueError, "n_indep of Softmax 'softmax' must be at least 1", lambda: probabilities(1, n_indep=0)),
                 (ValueError, "n_class", lambda: probabilities(1, n_class=3))],
     "MultinoulliNLL": [(ValueError, "Softmax", lambda: nm.MultinoulliNLL(vector(1), vector(1), **QUIET)),
                        (ValueError, "class_weights", lambda: nll(1, class_weights=[1, 2])),
@@ -702,7 +702,7 @@ INVALID = {  # arguments that each class must refuse: (error, what the message n
     "RampLoss": [(ValueError, "'input1'", lambda: nm.RampLoss(image(1), image(1, 3), **QUIET))],
     "OneHot": [(ValueError, "size 1 on axis f", lambda: nm.OneHot(image(1), 3, **QUIET)),
                (ValueError, "n_class", lambda: nm.OneHot(ids(1), 0, **QUIET)),
-               (ValueError, "n_class", lambda: nm.OneHot(ids(1), "3", **QUIET))],
+               (TypeError, "n_class", lambda: nm.OneHot(ids(1), "3", **QUIET))],
     "_Sobel": [(ValueError, "spatial axis", lambda: _Sobel(vector(1)))],
     "SignedDistance": [(ValueError, "spacing", lambda: nm.SignedDistance(ids(1), 2, [1, 2, 3], **QUIET)),
                        (ValueError, "spacing", lambda: nm.SignedDistance(ids(1), 2, [1, 0], **QUIET)),

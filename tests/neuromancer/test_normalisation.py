@@ -236,3 +236,20 @@ def test_weights_by_name(tmp_path):
     with pytest.raises(ValueError, match="Conv 'conv1': w must be .*Did you mean 'he'"):
         nm.Conv(x, 5, 3, w="hee", **QUIET)
     assert config.use_ortho_init is False
+
+
+@pytest.mark.parametrize("constant", [0.0, 3.0])
+def test_features_that_never_change(constant):
+    """After a few steps, when rounding hides how little a feature varies, predictions are finite and not large."""
+    x = nm.Input((2, 2, 8), "b,f,x", print_repr=False)
+    y = nm.Conv(x, 2, 1, activation_func="lin", batch_normalisation="train", w=[np.eye(2)[..., None], "const"],
+                print_repr=False)
+    target = nm.Input_like(y, name="target", print_repr=False)
+    y.model.designate_nodes("input", "target", nm.AggregateLoss(nm.SquaredLoss(y, target, print_repr=False)), y)
+    a = np.random.default_rng(0).random((2, 2, 8), "float32")
+    a[:, 1] = constant
+    for _ in range(4):
+        y.model.trainingstep(a, np.zeros_like(a))
+        assert abs(y.model.predict(a)).max() < 100
+        fixed = nm.model.rebuild_model(y.model, replace_bn="predict")
+        np.testing.assert_allclose(fixed.predict(a), y.model.predict(a), rtol=1e-3, atol=1e-3)
