@@ -121,13 +121,26 @@ class Config:
         return "float64" if self.precision == "float64" else "float32"
 
 
+def read_source(path):
+    """The text of a Python file. ValueError, naming it, if it is no text in UTF-8."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        line = error.object[:error.start].count(b"\n") + 1
+        raise ValueError(f"{path} is no text in UTF-8 (byte {error.object[error.start]:#x} in line {line}). If it is a "
+                         "Python file, save it as UTF-8 in your editor.") from None
+    if "\0" in text:
+        raise ValueError(f"{path} is no Python file: it is binary.")
+    return text
+
+
 def execute(path, namespace):
     """Run a file of settings as Python in ``namespace`` and return the names that it set.
 
     Left out are modules, functions, classes and names that begin with an underscore.
     """
     before = dict(namespace)
-    exec(compile(Path(path).read_text(encoding="utf-8"), str(path), "exec"), namespace)
+    exec(compile(read_source(path), str(path), "exec"), namespace)
     skipped = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
     return {k: v for k, v in namespace.items() if not k.startswith("_") and not isinstance(v, skipped)
             and (k not in before or before[k] is not v)}

@@ -39,7 +39,7 @@ from elektronn2.data.volumes.h5 import ll_masks
 from elektronn2.data.volumes.opening import open_stored
 from elektronn2.data.warp_fit import what_fits
 from elektronn2.utils.basic import as_float
-from elektronn2.utils.validate import suggest
+from elektronn2.utils.validate import as_tuple, suggest
 
 logger = logging.getLogger("elektronn2log")
 
@@ -121,7 +121,8 @@ class BatchCreatorImage:
                  max_ram=None):
         given = dict(target_node=target_node is not None, d_files=d_files, l_files=l_files)
         if missing := [name for name, value in given.items() if not value]:
-            raise ValueError(f"BatchCreatorImage needs {', '.join(missing)}.")
+            raise ValueError(f"BatchCreatorImage needs {', '.join(missing)}." + (
+                " A model has one after model.designate_nodes(target_node=...)." if "target_node" in missing else ""))
         d_pairs, l_pairs = file_list("d_files", d_path, d_files), file_list("l_files", l_path, l_files)
         if len(d_pairs) != len(l_pairs):
             raise ValueError(f"{len(d_pairs)} image files but {len(l_pairs)} label files: they must form pairs.")
@@ -280,11 +281,12 @@ class BatchCreatorImage:
         try:
             as_float(np.zeros(1, image.dtype))
         except TypeError as error:
-            raise TypeError(f"{where}: {error}") from None
+            signed = " Or are images and labels exchanged?" * (image.dtype.kind == "i")
+            raise TypeError(f"{where}: {error}{signed}") from None
         self.n_f = self.n_f or len(image)  # the input node may leave it open
         if len(image) != self.n_f:
             raise ValueError(f"{where}: the image has {len(image)} channels, but the input node, or the first cube, has "
-                             f"{self.n_f}.")
+                             f"{self.n_f}. It has shape {tuple(image.stored.array.shape)}, read as axes {image.axes}.")
 
     def _check_values(self, where, image):
         """Whether the values of an image (f, ...) are finite and, as far as can be seen, scaled to 0..1."""
@@ -301,6 +303,10 @@ class BatchCreatorImage:
                 raise ValueError(f"{where}: {count:,} of {image.size:,} values of the image are NaN or infinite, which "
                                  f"would spoil all weights; they lie in {box_of(~np.isfinite(image))}. Replace them, for "
                                  "example raw[~np.isfinite(raw)] = 0.")
+            if max(-low, high) > 16:  # also of standardised images
+                self._warn_once("large", "%s: channel %d of the image has values %g to %g, and floating-point images are "
+                                "taken as they are. Networks learn badly from values that large: scale the image to about "
+                                "0..1, for example raw / 255.", where, channel, low, high)
             if low < -1e-3 or high > 1 + 1e-3:
                 self._beyond.setdefault(channel, f"{where}: channel {channel} of the image has values {low:g} to {high:g}")
 
@@ -329,8 +335,9 @@ class BatchCreatorImage:
                                  f"the target node has {kind}.")
         low, high = labels.min(), labels.max()
         if self.n_class and high >= self.n_class:
-            raise ValueError(f"{where}: labels go up to {high:g}, but the network has {self.n_class} classes (0 to "
-                             f"{self.n_class - 1}); larger ones lie in {box_of(labels >= self.n_class)}. "
+            classes = "only class 0" if self.n_class == 1 else f"{self.n_class} classes (0 to {self.n_class - 1})"
+            raise ValueError(f"{where}: labels go up to {high:g}, but the network has {classes}; larger ones lie in "
+                             f"{box_of(labels >= self.n_class)}. "
                              "Renumber the labels, for example (lab > 0).astype('int16'), mark what is unlabelled by -1, or "
                              "give the network more classes. Is this the right file?")
         limits = np.iinfo(self.t_dtype) if whole else None
@@ -481,8 +488,7 @@ class BatchCreatorImage:
         return tuple(map(np.stack, self._samples(number, batch_size, source, options)))
 
     def _samples(self, number, batch_size, source, options, defer=False):
-        if operator.index(batch_size) < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+        batch_size, = as_tuple(batch_size, 1, "batch_size")
         return zip(*(self._sample(number * batch_size + i, source, options, defer)[0] for i in range(batch_size)))
 
     def _options(self, given):

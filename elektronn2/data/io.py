@@ -17,6 +17,8 @@ def file_list(name, folder, files):
         raise TypeError(f"{name[0]}_path must be the path of a folder, got {folder!r}.") from None
     if not isinstance(files, (list, tuple)):
         raise ValueError(f"{name} must be a list of (file name, name of the data set) or of addresses, got {files!r}.")
+    if len(files) == 2 and all(isinstance(f, str) for f in files) and "." in files[0] and "." not in files[1]:
+        raise ValueError(f"{name} must be a list of pairs; of one pair it is [{tuple(files)!r}].")
     return [file if isinstance(file, Volume) or hasattr(file, "dtype") else _address(name, folder, file, files)
             for file in files]
 
@@ -48,7 +50,9 @@ def check_files(sources):
     absent = [source.location for source in sources if isinstance(source, Address) and source.is_missing]
     if not absent:
         return
-    raise FileNotFoundError("These data files are missing:\n  " + "\n  ".join(absent) + "\n" + how_to_get(absent))
+    folders = sorted({str(Path(path).parent) for path in absent if not Path(path).parent.is_dir()})
+    no_folder = f"There is no folder {', '.join(folders)}. " if folders else ""
+    raise FileNotFoundError("These data files are missing:\n  " + "\n  ".join(absent) + f"\n{no_folder}{how_to_get(absent)}")
 
 
 def how_to_get(absent):

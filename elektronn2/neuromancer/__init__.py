@@ -55,12 +55,14 @@ from elektronn2.neuromancer.node_basic import (
 )
 from elektronn2.neuromancer.normalisation import GroupNorm, InstanceNorm, LayerNorm
 from elektronn2.neuromancer.registry import LEFT_OUT as _LEFT_OUT
+from elektronn2.neuromancer.registry import NODES as _NODES
 from elektronn2.neuromancer.registry import why_left_out as _why_left_out
 from elektronn2.neuromancer.resampling import Crop, FragmentsToDense, Pad, Pool, Upsample
 from elektronn2.neuromancer.residual import Activation, ResidualAdd, SqueezeExcitation
 from elektronn2.neuromancer.torch_module import TorchModule, from_torch
 from elektronn2.neuromancer.variables import ConstantParam, VariableParam, VariableWeight, initweights
 from elektronn2.neuromancer.various import LRN, FaithlessMerge, GaussianAEVBPrior, GaussianRV, Reshape, Scan
+from elektronn2.utils.validate import suggest as _suggest
 
 __all__ = [
     "GRU", "LRN", "LSTM", "AbsLoss", "Activation", "Add", "Affinities", "AffinityLoss", "AggregateLoss", "ApplyFunc",
@@ -79,4 +81,4 @@ __all__ = [
 def __getattr__(name):
     if name in _LEFT_OUT:
         raise AttributeError(_why_left_out(name))
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{_suggest(name, _NODES)}")

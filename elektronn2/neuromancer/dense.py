@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from elektronn2.neuromancer import graph
 from elektronn2.neuromancer.function import Function, as_array, to_numpy
-from elektronn2.utils.basic import as_float
+from elektronn2.utils.basic import as_float, out_of_memory
 from elektronn2.utils.dense import Geometry, predict_tiled
 
 logger = logging.getLogger("elektronn2log")
@@ -103,11 +103,26 @@ def predict_dense(node, raw_img, as_uint8=False, pad_raw=False, progress=True):
     function = _dense_function(node, source)
     volumes = [raw_img[:, z] for z in range(shape[1])] if slices else [raw_img]
 
+    beyond = []
+
     def prepare(raw):
+        if raw.dtype.kind == "f" and raw.size and not beyond and np.abs(raw).max() > 16:  # also of standardised images
+            beyond.append(raw.max())
+            logger.warning("predict_dense: the image holds values like %g. Integers are scaled to 0..1, floats are taken as "
+                           "they are: scale them as in training, for example raw / 255.", beyond[0])
         return np.ascontiguousarray(as_float(raw), dtype=floatx)
 
     def finish(block):
         return (block * 255).clip(0, 255).astype(np.uint8) if as_uint8 else block.astype(floatx, copy=False)
+
+    def run(patch):
+        try:
+            return to_numpy(function.tensors(patch)[0])
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            raise MemoryError(f"There is too little memory to predict tiles of {tuple(patch.shape[2:])} voxels. Load the "
+                              "model with a smaller imposed_patch_size (elektronn2-predict: --patch).") from error
 
     function.compile()
     start = time.perf_counter()
@@ -121,8 +136,7 @@ def predict_dense(node, raw_img, as_uint8=False, pad_raw=False, progress=True):
             bar = tqdm(total=total * len(volumes), unit="voxel", unit_scale=True, leave=False, delay=2,
                        disable=None if progress else True)  # None: only on a terminal
     for volume in volumes:
-        results.append(predict_tiled(lambda patch: to_numpy(function.tensors(patch)[0]), volume, axes,
-                                     node.shape["f"], pad_raw, prepare, finish, on_start=on_start,
+        results.append(predict_tiled(run, volume, axes, node.shape["f"], pad_raw, prepare, finish, on_start=on_start,
                                      progress=lambda n: bar.update(n)))
     bar.close()
     seconds = time.perf_counter() - start

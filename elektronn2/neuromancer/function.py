@@ -26,6 +26,7 @@ from elektronn2.config import config
 from elektronn2.neuromancer import computations
 from elektronn2.neuromancer.expression import Expression
 from elektronn2.neuromancer.variables import VariableParam, lossless
+from elektronn2.utils.gpu import cuda_missing
 
 logger = logging.getLogger("elektronn2log")
 
@@ -63,8 +64,8 @@ def resolve_device(device):
     if not index.isdigit():
         raise ValueError(f"config.device = {device!r} is not a device. Use 'auto', 'cpu', 'cuda', or a GPU number.")
     if int(index) >= torch.cuda.device_count():
-        raise ValueError(f"config.device = {device!r}: this machine has {torch.cuda.device_count()} usable CUDA GPUs. "
-                         "Use 'auto' or 'cpu'.")
+        raise ValueError(f"config.device = {device!r}: PyTorch can use {torch.cuda.device_count()} GPUs on this machine"
+                         f"{cuda_missing()}. Use 'auto' or 'cpu'.")
     return f"cuda:{index}"
 
 
@@ -357,7 +358,9 @@ class Function:
                 arrays[i] = converted
             if shape is not None and (len(shape) != array.ndim or any(
                     n is not None and n != m for n, m in zip(shape, array.shape))):
-                problems.append(f"{self.names[i]}: shape {tuple(array.shape)} does not fit")
+                missing = len(shape) - array.ndim
+                hint = f" (axes are missing; x[{', '.join(['None'] * missing)}] adds them in front)" * (0 < missing < 3)
+                problems.append(f"{self.names[i]}: shape {tuple(array.shape)} does not fit{hint}")
         if problems:
             rows = [("input", "needed shape", "dtype", "given shape", "dtype")]
             rows += [(n, str(tuple(s)) if s is not None else "any", e.dtype, str(tuple(a.shape)), d)

@@ -108,7 +108,7 @@ class NodeType(type):
 
 
 def _open_sizes(node):
-    """What to do if two parents have an open size and a known one on the same axis; else ''."""
+    """What to do if two parents have an open size on the same axis, or one has; else ''."""
     parents = getattr(node, "parents", ())
     for p in parents:
         for other in parents:
@@ -117,6 +117,12 @@ def _open_sizes(node):
                     return (f"axis {tag!r} of {p.name!r} {p.shape} has an open size, that of {other.name!r} {other.shape} a "
                             f"known one, and they do not go together. Give both the size {other.shape[tag]}, or leave both "
                             "open.")
+    first, *others = [p.shape for p in parents] or [None]
+    both = [t for t in first.tags if t not in "bf" and first[t] is None and any(
+        s.hastag(t) and s[t] is None for s in others)] if others else []
+    if both:
+        return (f"the sizes of {', '.join(repr(p.name) for p in parents)} on axes {','.join(both)} are open, so they cannot "
+                "be told to go together. Give the input a size; modelload(file, imposed_patch_size=...) changes it later.")
     return ""
 
 

@@ -270,7 +270,8 @@ class Concat(Node):
 
     def __init__(self, parent_nodes, axis="f", name="concat", print_repr=True):
         if not isinstance(parent_nodes, (list, tuple)) or not parent_nodes:
-            raise ValueError(f"Concat needs a list of nodes, got {parent_nodes!r}.")
+            got = f"one node, {parent_nodes.name!r}" if isinstance(parent_nodes, Node) else repr(parent_nodes)
+            raise ValueError(f"Concat needs a list of nodes, got {got}. Write Concat([a, b]).")
         super().__init__(list(parent_nodes), name, print_repr)
         shape = self.parents[0].shape
         self.axis = _axis_of(shape, axis, f"Concat {name!r} of {self.parents[0].name!r} {shape}")

@@ -25,11 +25,12 @@ from elektronn2.neuromancer.shape import TaggedShape
 from elektronn2.neuromancer.variables import TransposedParam, VariableParam
 from elektronn2.utils.basic import atomic_write
 from elektronn2.utils.unpickle import is_pickle
-from elektronn2.utils.validate import dtype_name
+from elektronn2.utils.validate import dtype_name, suggest_file
 
 FORMAT = 1
 KEY = "elektronn2"
 TRAINING = "training:"  # how the names of tensors of training begin
+KNOWN = {b"\x89HDF": "an h5 file", b"PK": "a zip file, such as PyTorch writes"}  # by first bytes
 WEIGHTS = ("w", "b", "w2", "b2", "gamma", "mean", "std", "value")  # arguments whose values are the node's tensors
 
 
@@ -151,7 +152,7 @@ def is_old(path):
     """Whether a model file is one of the first ELEKTRONN2. Raises FileNotFoundError."""
     path = Path(path).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"There is no model file {path}.")
+        raise FileNotFoundError(f"There is no model file {path}.{suggest_file(path)}")
     with open(path, "rb") as f:
         return is_pickle(f.read(8))
 
@@ -169,8 +170,11 @@ def load(path):
             metadata = f.metadata() or {}
             tensors = {k: f.get_tensor(k) for k in f.keys()}
     except Exception as error:  # the library raises its own and plain types
+        kind = next((k for magic, k in KNOWN.items() if path.read_bytes()[:8].startswith(magic)), None)
+        if kind:
+            raise ModelFileError(f"{path} is no model file of this library, but {kind}.") from None
         raise ModelFileError(f"{path} ({path.stat().st_size} bytes) is no model file, or it is truncated or damaged: "
-                             f"{error}.") from None
+                             f"{error}. Take an earlier one, such as those in the run's folder Backup.") from None
     if KEY not in metadata:
         raise ModelFileError(f"{path} is a safetensors file, but not one that this library wrote: it has no description "
                              "of a graph.")

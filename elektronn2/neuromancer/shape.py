@@ -351,7 +351,9 @@ def parse_tags(tags):
     tags = tuple(str(t).strip() for t in tags)
     unknown = [t for t in tags if len(t) != 1 or t not in TAGS]
     if unknown:
-        raise ValueError(f"Unknown axis letters {unknown} in tags {tags}; allowed: {', '.join(TAGS)}.")
+        together = len(tags) == 1 and set(tags[0]) <= set(TAGS)
+        commas = f" Write commas between them: {','.join(tags[0])!r}." if together else ""
+        raise ValueError(f"Unknown axis letters {unknown} in tags {tags}; allowed: {', '.join(TAGS)} (f: channels).{commas}")
     if len(set(tags)) != len(tags):
         raise ValueError(f"Tags {','.join(tags)!r} name an axis twice.")
     return tags

@@ -3,7 +3,7 @@ import logging
 
 logger = logging.getLogger("elektronn2log")
 
-MISTAKES = (ValueError, TypeError, OSError, KeyError, ImportError)  # of users: their message is enough
+MISTAKES = (ValueError, TypeError, OSError, KeyError, ImportError, MemoryError)  # of users: their message is enough
 
 
 def exit_status(work, *args):

@@ -40,7 +40,7 @@ def main(argv=None):
             finally:
                 exp_config.discard_folder()
     except Exception as error:
-        logger.error("%s", explain(error))
+        logger.error("%s", explain(error, args.config))
         return 2
     sys.stdout.write(text + "\n")
     return 0

@@ -54,9 +54,13 @@ def predict(args):
     from elektronn2.data.volumes import Address, open_volume
     from elektronn2.utils.basic import atomic_write
     from elektronn2.utils.gpu import initgpu
+    if Path(args.input).suffix == ".mdl":
+        raise ValueError(f"{args.input} is a model, not a volume. The order is: elektronn2-predict MODEL INPUT OUTPUT")
     source = Address.parse(args.input).local
     target, out_key = split_key(args.output, "prediction")
     target = Path(target).expanduser()
+    if target.suffix.lower() in (".tif", ".tiff", ".npy", ".zarr", ".n5", ".png"):
+        raise ValueError(f"{target}: the output is an h5 file; give it the suffix .h5.")
     if target.is_dir():
         raise IsADirectoryError(f"{target} is a folder; name a file for the output, as in {target / 'prediction.h5'}.")
     if source is not None and target.exists() and source.exists() and target.samefile(source):

@@ -51,7 +51,7 @@ def main(argv=None):
         logger.error("%s", error)
         return 2
     except Exception as error:  # raised by the code of the config
-        logger.error("%s cannot be used:\n%s", args.config, explain(error))
+        logger.error("%s cannot be used:\n%s", args.config, explain(error, args.config))
         return 2
     if config.device != device:
         logger.info("The config sets device = %r, which goes before --gpu=%s.", config.device, args.gpu)
@@ -62,7 +62,7 @@ def main(argv=None):
     except KeyboardInterrupt:
         logger.error("Interrupted.")
     except Exception as error:
-        logger.error("%s", explain(error))
+        logger.error("%s\nTraining ended.", explain(error, args.config))
     if not good and (trainer is None or trainer.loop is None or not trainer.loop.step):
         exp_config.discard_folder()  # nothing has been trained; the name stays free
     elif good:
@@ -84,17 +84,28 @@ def prepare(exp_config):
     return trainer
 
 
-def explain(error):
-    """What went wrong; with the lines that led to it, unless it is a message that the library meant to give."""
-    lines = "".join(traceback.format_exception(error)).rstrip()
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
-    logger.debug("%s", lines)
-    meant = (ValueError, TypeError, KeyError, AttributeError, OSError, FloatingPointError)
+def explain(error, config_file):
+    """What went wrong: a message that the library meant to give, and the line of the config that led to it; for other
+    errors the traceback, from the config on."""
+    from elektronn2.training.trainer import memory_advice
+    logger.debug("%s", "".join(traceback.format_exception(error)).rstrip())
+    config_file = Path(config_file).expanduser().resolve()
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [i for i, frame in enumerate(frames) if Path(frame.filename) == config_file]
+    meant = (ValueError, TypeError, KeyError, AttributeError, OSError, FloatingPointError, MemoryError)
+    last = frames[-1]
     if isinstance(error, meant) and PACKAGE in Path(last.filename).parents and last.line and last.line.startswith("raise "):
-        return text + notes
-    return f"{lines}\n\nTraining ended: {type(error).__name__}: {text}"
+        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        where = [f"{config_file.name}, line {frames[i].lineno}: {frames[i].line}" for i in own[-1:]]
+        return "\n".join([text, *getattr(error, "__notes__", ()), *where])
+    if advice := memory_advice(error):
+        return f"{type(error).__name__}: {error}{advice}"
+    if isinstance(error, SyntaxError):
+        return "".join(traceback.format_exception_only(error)).rstrip()
+    begin = error.__traceback__
+    for _ in range(own[0] if own else 0):
+        begin = begin.tb_next
+    return "".join(traceback.format_exception(type(error), error, begin)).rstrip()
 
 
 if __name__ == "__main__":

@@ -45,7 +45,8 @@ class CheckFinite(TrainerHook):
         if not math.isfinite(loop.loss):
             origin = self.trainer.model.find_nonfinite(*loop.batch)
             self.trainer.pause(f"The loss became {loop.loss} at step {loop.step}, which changed nothing (its batch: "
-                               f"batch[0], batch[1]). Not finite at first: {origin or 'nothing, when computed again'}")
+                               f"batch[0], batch[1]). Not finite at first: {origin or 'nothing, when computed again'}. A "
+                               f"smaller learning rate than {self.trainer.model.lr:g}, or clip_norm, often helps")
 
 
 class Timeline(TrainerHook):

@@ -31,7 +31,7 @@ from elektronn2.training.schedule import Schedule
 from elektronn2.training.shell import Shell
 from elektronn2.training.trainutils import HYPER, VARIABLES
 from elektronn2.utils import plotting
-from elektronn2.utils.basic import atomic_write, pretty_string_time
+from elektronn2.utils.basic import atomic_write, out_of_memory, pretty_string_time
 from elektronn2.utils.validate import suggest
 
 logger = logging.getLogger("elektronn2log")
@@ -67,6 +67,7 @@ class Trainer:
         self.schedules = self.bind_schedules()
         self.data = self._make_data()
         self.batch_size = self._check_batch_size()
+        self._check_monitoring()
         self.history_tracker = HistoryTracker(self.is_regression)
         if self.model.debug_output_names:
             self.history_tracker.register_debug_output_names(self.model.debug_output_names)
@@ -164,6 +165,17 @@ class Trainer:
             raise ValueError(f"batch_size is {wanted} in the config but {own} in the model; set one of them to None.")
         return wanted or own
 
+    def _check_monitoring(self):
+        """Raise ValueError unless loss and error can be measured as :meth:`test_model` does."""
+        if not self.exp_config.history_freq or self.model.target_node is None:
+            return
+        first = (self.model.prediction_ext or [None])[:2]
+        if first[0] is not self.model.loss_node or any(node.shape.ndim for node in first):
+            given = [node.name for node in first if node]
+            raise ValueError("The first nodes of prediction_ext must be the loss and the errors, which are measured every "
+                             f"history_freq steps; they are {given}. Call model.designate_nodes(..., "
+                             "prediction_ext=[loss, errors, probs]), or set history_freq = 0.")
+
     # -- batches ---------------------------------------------------------------------------------
     def make_batch(self, number, source="train", size=None, **more):
         """Tuple of arrays for a training step. Data that number their batches give the same one for the same number."""
@@ -186,7 +198,12 @@ class Trainer:
 
     def check_batch(self):
         """Make a batch and compute its loss, as the config says at this moment. Raises what is wrong with it."""
-        self.model.loss(*self.make_batch(MONITOR - 1))
+        try:
+            self.model.loss(*self.make_batch(MONITOR - 1))
+        except TypeError as error:
+            if self.exp_config.class_weights is not None:
+                error.add_note("The last input is class_weights of the config; the loss needs an input node for it.")
+            raise
 
     def _start_batches(self):
         workers, first = config.background_processes, self.first_batch + self.loop.step
@@ -253,7 +270,7 @@ class Trainer:
         if not self.terminal:
             return False
         logger.debug("%s", "".join(traceback.format_exception(error)))
-        self.pause(f"{type(error).__name__}: {error}")
+        self.pause(f"{type(error).__name__}: {error}{memory_advice(error)}")
         return True
 
     def pause(self, reason):
@@ -507,6 +524,12 @@ class Trainer:
         with self.averaged():
             self._try("The preview failed; check preview_data_path and preview_kwargs", self.preview_slice,
                       **self.exp_config.preview_kwargs)
+
+
+def memory_advice(error):
+    """What to do if an error says that memory ran out; else an empty string."""
+    advice = "\nThere is too little memory: lower batch_size, or make the input patch or the network smaller."
+    return advice if out_of_memory(error) else ""
 
 
 def data_class(value):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 import elektronn2
-from elektronn2.config import config, execute
+from elektronn2.config import config, execute, read_source
 from elektronn2.data.io import how_to_get
 from elektronn2.data.volumes.opening import as_address, open_volumes
 from elektronn2.neuromancer.function import resolve_device
@@ -23,7 +23,7 @@ from elektronn2.neuromancer.optimiser import OPTIMISERS, check_hyper
 from elektronn2.training.history import HistoryTracker, loadhistorytracker
 from elektronn2.training.schedule import Schedule
 from elektronn2.utils.log import change_logging_file, stop_logging_to_file
-from elektronn2.utils.validate import suggest
+from elektronn2.utils.validate import suggest, suggest_file
 
 __all__ = ["ExperimentConfig", "HistoryTracker", "Schedule", "levenshtein", "loadhistorytracker", "login"]
 
@@ -86,7 +86,7 @@ class ExperimentConfig:
     def __init__(self, exp_file, host_script_file=None, use_existing_dir=False, save_path=None):
         self.exp_file = Path(exp_file).expanduser().resolve()
         if not self.exp_file.is_file():
-            raise FileNotFoundError(f"There is no config file {self.exp_file}.")
+            raise FileNotFoundError(f"There is no config file {self.exp_file}.{suggest_file(self.exp_file)}")
         self.__dict__.update(DEFAULTS)
         self._problems = []
         self._read()
@@ -119,7 +119,7 @@ class ExperimentConfig:
         found.update({name: self.namespace[name] for name in DEFAULTS if name in self.namespace})  # functions, too
         if isinstance(model := self.namespace.get("model"), Model) and "create_model" not in found:
             found["create_model"] = lambda: model  # the file built its model at top level
-        tree = ast.walk(ast.parse(self.exp_file.read_text(encoding="utf-8")))
+        tree = ast.walk(ast.parse(read_source(self.exp_file)))
         used = {n.id for n in tree if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
         for name, value in found.items():
             if name in DEFAULTS:
@@ -144,6 +144,14 @@ class ExperimentConfig:
             logger.warning("%s sets unknown %r, which has no effect.%s", self.exp_file.name, name, suggest(name, known))
 
     def _check(self):
+        if not any(getattr(self, name) is not None for name in DEFAULTS):
+            self._problems.append("It sets nothing that a config sets. If it is a script, run it with python; configs to "
+                                  "start from are in examples/.")
+            return
+        try:
+            resolve_device(config.device)
+        except ValueError as error:
+            self._problems.append(str(error))
         for name in DICTS:
             if getattr(self, name) is None and name not in REQUIRED:
                 self.__dict__[name] = {}
@@ -195,7 +203,8 @@ class ExperimentConfig:
         if name == "optimiser" and value not in OPTIMISERS:
             return f"'optimiser' must be one of {', '.join(OPTIMISERS)}; got {value!r}.{suggest(value, OPTIMISERS)}"
         if name == "create_model" and not callable(value):
-            return f"'create_model' must be a function that returns the model; got {value!r}."
+            got = "a model: leave out the parentheses that call it" if isinstance(value, Model) else repr(value)
+            return f"'create_model' must be a function that returns the model; got {got}."
         if name == "class_weights":
             if not isinstance(value, (list, tuple, np.ndarray)) or np.asarray(value).dtype.kind not in "iuf":
                 return f"'class_weights' must be a list of numbers, one per class; got {value!r}."
@@ -211,7 +220,8 @@ class ExperimentConfig:
                 if problem := preview_problem(value):
                     return problem
             elif not os.path.isfile(os.path.expanduser(path)):
-                return f"{name!r}: there is no file {os.path.expanduser(path)}."
+                path = os.path.abspath(os.path.expanduser(path))
+                return f"{name!r}: there is no file {path}.{suggest_file(path)}"
             self.__dict__[name] = ((os.path.expanduser(path), *value[1:]) if isinstance(value, (tuple, list))
                                    else os.path.expanduser(path))
             return None
@@ -220,7 +230,8 @@ class ExperimentConfig:
                 return ("'data_class' must be a name in elektronn2.data or (path of a Python file, class name); "
                         f"got {value!r}.")
             if isinstance(value, (tuple, list)) and not os.path.isfile(os.path.expanduser(value[0])):
-                return f"'data_class': there is no file {os.path.expanduser(value[0])}."
+                path = os.path.abspath(os.path.expanduser(value[0]))
+                return f"'data_class': there is no file {path}.{suggest_file(path)}"
         return None
 
     # -- the folder ------------------------------------------------------------------------------
@@ -241,9 +252,14 @@ class ExperimentConfig:
         except OSError as error:
             raise type(error)(f"The folder of the run, {folder}, cannot be written ({error}). Set save_path to a folder of "
                               "your own.") from None
-        shutil.copy(self.exp_file, folder / f"0-{self.exp_file.name}")
-        if host_script_file:
-            shutil.copy(host_script_file, folder / "Backup")
+        try:
+            shutil.copy(self.exp_file, folder / f"0-{self.exp_file.name}")
+            if host_script_file:
+                shutil.copy(host_script_file, folder / "Backup")
+        except OSError as error:
+            self.discard_folder()
+            raise OSError(f"The folder of the run, {folder}, cannot be filled ({error.strerror}). Set save_path to a place "
+                          "with more room.") from None
         if config.backupsrc:
             self._keep_source(folder / "Backup" / "src.tar.gz")
         self.log_file = folder / f"0-{self.save_name}.log"

@@ -7,6 +7,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from elektronn2.utils.validate import suggest_file
+
 
 def pretty_string_ops(n):
     """A number of operations with one decimal and the largest unit that fits.
@@ -29,6 +31,11 @@ def pretty_string_time(t):
     if t > 4000:
         return f"t={t / 3600:.1f}h"
     return f"t={t / 60:.0f}m" if t > 300 else f"t={t:.0f}s"
+
+
+def out_of_memory(error):
+    """Whether an error says that the memory of the machine, or of its GPU, ran out."""
+    return isinstance(error, MemoryError) or any(s in str(error) for s in ("out of memory", "can't allocate memory"))
 
 
 @contextlib.contextmanager
@@ -68,10 +75,14 @@ def h5open(file):
     """An h5 file, open for reading. FileNotFoundError or OSError, naming the file, if that is impossible."""
     path = Path(file).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
+        raise FileNotFoundError(f"There is no file {path}.{suggest_file(path)}")
     try:
         return h5py.File(path, "r")
+    except PermissionError:
+        raise PermissionError(f"{path} may not be read by you: ask its owner, or copy it.") from None
     except OSError as error:
+        if "unable to lock file" in str(error):
+            raise OSError(f"{path} is open for writing in another program, such as a notebook. Close it there.") from None
         raise OSError(f"{path} ({path.stat().st_size:,} bytes) cannot be read as an h5 file: it is truncated, damaged or of "
                       f"another kind ({error}).") from None
 

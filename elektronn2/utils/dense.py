@@ -132,6 +132,15 @@ def read_tile(volume, index):
     return box
 
 
+def _allocate(shape, dtype):
+    """An array for the prediction. MemoryError that says how to do with less."""
+    try:
+        return np.empty(shape, dtype)
+    except MemoryError as error:
+        raise MemoryError(f"There is too little memory for the whole prediction: {error}. Predict parts of the volume, each "
+                          "with the field of view around it, or use as_uint8=True.") from None
+
+
 def check_size(shape, geometry):
     """Raise ValueError, naming axis and lengths, if a volume is too small to give a single output voxel."""
     for k, (n, g) in enumerate(zip(shape, geometry)):
@@ -189,7 +198,7 @@ def predict_tiled(function, volume, geometry, n_out, pad=False, prepare=None, fi
         block = block[(slice(None), *source)]
         block = finish(block) if finish else block
         if out is None:
-            out = np.empty((n_out, *wanted), block.dtype)
+            out = _allocate((n_out, *wanted), block.dtype)
         out[(slice(None), *target)] = block
         if progress:
             progress(int(np.prod(block.shape[1:])))

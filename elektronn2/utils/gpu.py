@@ -36,6 +36,12 @@ def _busy():
     return [u in busy for u in uuids]
 
 
+def cuda_missing():
+    """The reason, for error messages, if PyTorch was installed in a form that can use no GPU; else an empty string."""
+    import torch  # not needed by who only imports this
+    return ", as it was installed for the CPU only" if torch.version.cuda is None and torch.version.hip is None else ""
+
+
 def initgpu(gpu):
     """Choose where functions run, by setting ``config.device``, and log the outcome.
 
@@ -64,6 +70,7 @@ def initgpu(gpu):
     else:
         raise ValueError(f"gpu must be 'auto', 'none' or a number, got {gpu!r}.")
     if index >= count:
-        raise ValueError(f"There is no GPU {index}: this machine has {count} that can be used. Use 'auto' or 'none'.")
+        raise ValueError(f"There is no GPU {index}: PyTorch can use {count} on this machine{cuda_missing()}. Use 'auto' or "
+                         "'none'.")
     config.device = f"cuda:{index}"
     logger.info("Computing on GPU %d: %s.", index, torch.cuda.get_device_name(index))

@@ -2,6 +2,7 @@
 import difflib
 import numbers
 import operator
+from pathlib import Path
 
 import numpy as np
 
@@ -87,6 +88,18 @@ def short(value):
         return f"an array of shape {tuple(value.shape)}" if tuple(value.shape) else repr(value)
     text = " ".join(repr(value).split())
     return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def suggest_file(path):
+    """`` Did you mean 'x'?`` for the file beside ``path`` with the nearest name, or an empty string."""
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return " It is a folder: name a file in it."
+    if not path.parent.is_dir():
+        return f" There is no folder {path.parent} either."
+    stems = {p.stem: p.name for p in path.parent.iterdir() if p.is_file() and path.suffix in ("", p.suffix)}
+    near = difflib.get_close_matches(path.stem, stems, n=1, cutoff=0.7)
+    return f" Did you mean {stems[near[0]]!r}?" if near else ""
 
 
 def suggest(name, options):
