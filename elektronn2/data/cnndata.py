@@ -208,7 +208,8 @@ class BatchCreatorImage:
         if valid - set(range(len(d_files))):
             raise ValueError(f"valid_cubes {sorted(valid)} are not all among the {len(d_files)} cubes, numbered from 0.")
         if len(valid) == len(d_files):
-            raise ValueError("All cubes are kept for validation: none is left to train on.")
+            raise ValueError(f"valid_cubes={sorted(valid)} keeps all cubes for validation: none is left to train on. Leave "
+                             "some out; a single cube can only be trained on, with valid_cubes=[].")
         self.cube_prios = None if cube_prios is None else as_shares(cube_prios, len(d_files) - len(valid))
         names = [f"Cube {i} ({title(d)}, {title(lab)})" for i, (d, lab) in enumerate(zip(d_files, l_files))]
         read, files = self._read_scalar, list(zip(d_files, l_files, m_files))

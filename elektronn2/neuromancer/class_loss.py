@@ -213,7 +213,7 @@ class _ClassLoss(Node):
         softmax = softmax_of(pred)
         if softmax is None:
             raise ValueError(f"{what(self)}: pred must be a Softmax node, or whole blocks of one cut out by split, got "
-                             f"{type(pred).__name__} {pred.name!r}.")
+                             f"{type(pred).__name__} {pred.name!r}. Put one after it: nm.Softmax({pred.name}).")
         self.axis = feature_axis(self, pred)
         self.n_class, self.n_indep = softmax
         self.target_is_sparse = bool(target_is_sparse)

@@ -276,7 +276,7 @@ class Trainer:
     def pause(self, reason):
         """Open the shell, and go on when it is left; without a terminal, end training."""
         if not self.terminal:
-            raise StopTraining(f"{reason}: training stops, as there is no terminal to ask.", failed=True)
+            raise StopTraining(f"{reason.rstrip('.')}. Training stops, as there is no terminal to ask.", failed=True)
         with self.clock_stopped():
             logger.info("%s\n%s", reason, self.summary())
             if self.shell is None:

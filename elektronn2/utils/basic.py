@@ -84,7 +84,7 @@ def h5open(file):
         if "unable to lock file" in str(error):
             raise OSError(f"{path} is open for writing in another program, such as a notebook. Close it there.") from None
         raise OSError(f"{path} ({path.stat().st_size:,} bytes) cannot be read as an h5 file: it is truncated, damaged or of "
-                      f"another kind ({error}).") from None
+                      f"another kind ({error}). Copy or make it again.") from None
 
 
 def h5load(file, keys=None):
