@@ -11,17 +11,15 @@ import shutil
 from importlib.metadata import entry_points
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from elektronn2.config import config
 from elektronn2.scripts import train
-from elektronn2.utils.basic import h5save, out_of_memory
 
 ROOT = Path(__file__).resolve().parents[1]
 HOME = "/home/you"  # of whom the page shows
 PAGE = (ROOT / "docs" / "mistakes.md").read_text(encoding="utf-8")
-BLOCK = re.compile(r"^### (?P<title>.*)$|^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.M | re.S)
+BLOCK = re.compile(r"^### (?P<title>[^\n]*)$|^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.M | re.S)
 
 
 def read_page():
@@ -61,6 +59,7 @@ def folder(data, monkeypatch):
     monkeypatch.setattr(config, "save_path", str(data / "elektronn2_training"))
     monkeypatch.setenv("ELEKTRONN2_DATA", str(data / "em"))
     shutil.copy(ROOT / "examples" / "laptop.py", "my_config.py")
+    (data / "elektronn2_training" / "first_try").mkdir(parents=True)
     yield data
     shutil.rmtree(data / "elektronn2_training", ignore_errors=True)
 

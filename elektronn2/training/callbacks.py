@@ -46,7 +46,7 @@ class CheckFinite(TrainerHook):
             origin = self.trainer.model.find_nonfinite(*loop.batch)
             self.trainer.pause(f"The loss became {loop.loss} at step {loop.step}, which changed nothing (its batch: "
                                f"batch[0], batch[1]). Not finite at first: {origin or 'nothing, when computed again'}. A "
-                               f"smaller learning rate than {self.trainer.model.lr:g}, or clip_norm, often helps")
+                               f"smaller learning rate than {self.trainer.model.lr:.3g}, or clip_norm, often helps")
 
 
 class Timeline(TrainerHook):
