@@ -1,0 +1,54 @@
+"""The tutorials run as they stand, from any folder, and reach what their text promises."""
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TUTORIALS = Path(__file__).parents[1] / "docs" / "tutorials"
+WRITTEN = {  # in the folder of a run
+    "segmentation": ["data.png", "segmentation.png", "cells_2.h5", "prediction_2.h5", "*/Batch_test_image.png",
+                     "*/0-*.history.png"],
+    "own_network": ["own_network.png", "own_network.mdl"],
+    "numpy_arrays": ["numpy_arrays.png", "half.mdl", "denoise.mdl"],
+}
+NUMBER = r"\s+(\d+\.\d+)"
+
+
+def run(folder, name, *options):
+    """The finished process."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("ELEKTRONN2")}
+    return subprocess.run([sys.executable, str(TUTORIALS / f"{name}.py"), "--out", name, *options], cwd=folder, text=True,
+                          capture_output=True, env={**env, "HOME": str(folder), "OMP_NUM_THREADS": "2"})
+
+
+def numbers(folder, name, *patterns, options=()):
+    """What it printed behind each of the patterns, as numbers."""
+    result = run(folder, name, *options)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return [[float(n) for n in re.search(p, result.stdout).groups()] for p in patterns]
+
+
+def test_all_are_tested():
+    assert {p.stem for p in TUTORIALS.glob("*.py")} == set(WRITTEN)
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_quick(tmp_path, name):
+    result = run(tmp_path, name, "--quick")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"Written to {name}: " in result.stdout
+    for pattern in WRITTEN[name]:
+        file, = (tmp_path / name).glob(pattern)
+        assert file.stat().st_size > 3000, file
+    assert [p.name for p in tmp_path.iterdir() if not p.name.startswith(".")] == [name]  # nothing written elsewhere
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_is_there_stays(tmp_path, name):
+    (tmp_path / name).mkdir()
+    result = run(tmp_path, name, "--quick")
+    assert result.returncode == 2 and "Name a new folder with --out." in result.stderr
+    assert not list((tmp_path / name).iterdir())
