@@ -76,7 +76,7 @@ def draw(panels, name):
             ax.imshow(np.where(section > 0, section % 255 + 1, 0).T, cmap=colours, vmin=0, vmax=255, interpolation="nearest")
         else:
             ax.imshow(section.T, cmap="gray", vmin=0, vmax=255 if section.dtype == np.uint8 else 1)
-        ax.set_title(title, fontsize=10)
+        ax.set_title(title, fontsize=13)
         ax.set_axis_off()
     figure.savefig(out / name, dpi=75)
 
@@ -217,50 +217,48 @@ def segment(barrier, depth):
 # ---------------
 #
 # Take two voxels of cells at random. Does the segmentation join them if they belong together, and part them if they do not?
-# ``compute_V_rand_N2`` gives three numbers, of which 1 is the best: of the pairs that are joined, the part that belongs together (low
-# for false mergers); of the pairs that belong together, the part that is joined (low for false splits); and their harmonic
-# mean, which comes first. Voxels of barriers, where nobody can say, have the id 0 and are not counted.
+# ``compute_V_rand_N2`` gives three numbers, of which 1 is the best. *Merge*: of the pairs that are joined, the part that
+# belongs together; it is low if cells are merged. *Split*: of the pairs that belong together, the part that is joined; it is
+# low if cells are split. *F*, their harmonic mean, comes first. Voxels of barriers, where nobody can say, have the id 0 and are not counted.
 #
-# The depth is a matter of choice, and the third cube must not choose for itself. So it is chosen on the second one.
-
-
-def rate(ids, barriers, cells):
-    """(Rand F-score, merge score, split score) of cells."""
-    return malis.compute_V_rand_N2(np.where(barriers == 1, 0, ids), cells)
-
-
-raw_1, barriers_1, ids_1 = load(1)
-prediction_1 = predict(raw_1)[labelled]
-depths = np.arange(1, 5.5, 0.5)
-depth = max(depths, key=lambda d: rate(ids_1, barriers_1, segment(prediction_1, d))[0])
-print(f"seeds that suit the second cube: from a depth of {depth:g} voxels on")
-
-# %%
-# A number alone says little, so there are three to compare it with: everything one cell; the same procedure on grey values,
-# the darkest of which are taken for barriers, without a network; and the same procedure on the true barriers, which a
-# perfect network would give.
+# A number alone says little. To compare with, there are: everything one cell; the same procedure on grey values, the darkest
+# of which are taken for barriers, without a network; and the same procedure on the true barriers, which a perfect network
+# would give.
+#
+# The depth is a matter of choice, and the third cube must not choose for itself. So it is chosen on the second one, for each
+# of the three procedures.
 
 
 def dark(raw, share):
-    """Darkness of a smoothed image, scaled to 0..1 such that ``share`` of the voxels are above 0.5."""
-    order = ndimage.gaussian_filter(255 - raw.astype(np.float32), (0.5, 1, 1))
-    middle = np.quantile(order, 1 - share)
-    return np.clip(0.5 + (order - middle) / 255, 0, 1)
+    """Darkness of a smoothed image (z, x, y), scaled such that ``share`` of the voxels are above 0.5."""
+    darkness = 1 - ndimage.gaussian_filter(raw / 255, (0.5, 1, 1))
+    return np.clip(darkness - np.quantile(darkness, 1 - share) + 0.5, 0, 1)
 
 
-by_grey = [dark(image[labelled], barriers_1.mean()) for image in (raw_1, raw)]
-grey_depth = max(depths, key=lambda d: rate(ids_1, barriers_1, segment(by_grey[0], d))[0])
+def rate(ids, barriers, cells):
+    """(F-score, merge score, split score) of cells."""
+    return malis.compute_V_rand_N2(np.where(barriers == 1, 0, ids), cells)
 
-cells = segment(prediction[labelled], depth)
-scores = {
-    "everything one cell": rate(ids, barriers, np.ones_like(ids)),
-    "grey values alone": rate(ids, barriers, segment(by_grey[1], grey_depth)),
-    "network": rate(ids, barriers, cells),
-    "true barriers": rate(ids, barriers, segment(barriers.astype(np.float32), depth)),
+
+def best_depth(barrier, ids, barriers):
+    return max(np.arange(1, 7.5, 0.5), key=lambda depth: rate(ids, barriers, segment(barrier, depth))[0])
+
+
+raw_1, barriers_1, ids_1 = load(1)
+share = barriers_1.mean()
+candidates = {  # barrier probabilities of the second cube, and of the third
+    "grey values alone": (dark(raw_1[labelled], share), dark(raw[labelled], share)),
+    "network": (predict(raw_1)[labelled], prediction[labelled]),
+    "true barriers": (barriers_1.astype(np.float32), barriers.astype(np.float32)),
 }
-print("Third cube               F   merge   split")
-for name, values in scores.items():
-    print(f"{name:<20}" + "".join(f"{v:8.3f}" for v in values))
+print("Third cube          depth       F   merge   split")
+print(f"{'everything one cell':<20}     " + "".join(f"{v:8.3f}" for v in rate(ids, barriers, np.ones_like(ids))))
+for name, (second, third) in candidates.items():
+    depth = best_depth(second, ids_1, barriers_1)
+    cells = segment(third, depth)
+    print(f"{name:<20}{depth:5.1f}" + "".join(f"{v:8.3f}" for v in rate(ids, barriers, cells)))
+    if name == "network":
+        segmented = cells
 
 # %%
 # .. image:: /images/tutorial-segmentation.png
@@ -268,9 +266,9 @@ for name, values in scores.items():
 #          probability, nearly the same lines in white; the true cells, a colour for each; the segmented cells, of which
 #          most have the same outlines.
 
-h5save(cells, out / "cells_2.h5", "ids")
+h5save(segmented, out / "cells_2.h5", "ids")
 draw({"image": raw[labelled][z], "barriers": barriers[z], "predicted probability": prediction[labelled][z],
-      "cells": ids[z], "segmented": cells[z]}, "segmentation.png")
+      "cells": ids[z], "segmented": segmented[z]}, "segmentation.png")
 print(f"Written to {out}: {', '.join(sorted(p.name for p in out.iterdir()))}")
 
 # %%
