@@ -24,9 +24,9 @@ def run(folder, name, *options):
                           capture_output=True, env={**env, "HOME": str(folder), "OMP_NUM_THREADS": "2"})
 
 
-def numbers(folder, name, *patterns, options=()):
-    """What it printed behind each of the patterns, as numbers."""
-    result = run(folder, name, *options)
+def numbers(folder, name, *patterns):
+    """What it printed, by patterns with groups that are numbers."""
+    result = run(folder, name)
     assert result.returncode == 0, result.stdout + result.stderr
     return [[float(n) for n in re.search(p, result.stdout).groups()] for p in patterns]
 
@@ -52,3 +52,24 @@ def test_what_is_there_stays(tmp_path, name):
     result = run(tmp_path, name, "--quick")
     assert result.returncode == 2 and "Name a new folder with --out." in result.stderr
     assert not list((tmp_path / name).iterdir())
+
+
+@pytest.mark.slow
+def test_segmentation(tmp_path):
+    """The network comes far closer to the true barriers than grey values do, and neither merges nor splits all."""
+    (f, merge, split), (grey, _, _), (true, _, _) = numbers(tmp_path, "segmentation", *(
+        rf"\n{name} +\d\.\d{3 * NUMBER}" for name in ("network", "grey values alone", "true barriers")))
+    assert f > 0.7 and min(merge, split) > 0.6 and grey < 0.4 and true > 0.95
+
+
+@pytest.mark.slow
+def test_local_contrast_copes_with_uneven_sections(tmp_path):
+    (_, neither), (_, augmented), (even, contrast) = numbers(tmp_path, "own_network", *(
+        rf"\n{name}{2 * NUMBER}" for name in ("neither", "grey augmentation", "local contrast")))
+    assert contrast > max(neither, augmented) + 0.015 and even > 0.96
+
+
+@pytest.mark.slow
+def test_the_network_removes_more_noise_than_a_filter(tmp_path):
+    (gaussian,), (network,) = numbers(tmp_path, "numpy_arrays", rf"filter of \d\.\d pixels{NUMBER}", rf"network{NUMBER}")
+    assert network > gaussian + 0.4

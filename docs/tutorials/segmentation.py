@@ -60,7 +60,8 @@ def load(i):
 
 raw, barriers, ids = load(2)
 labelled = tuple(slice((n - m) // 2, (n + m) // 2) for n, m in zip(raw.shape, ids.shape))  # this part of the image
-print(f"image {raw.dtype} {raw.shape}, labels {ids.shape}: {len(np.unique(ids))} cells, {100 * barriers.mean():.0f} % barrier")
+print(f"image {raw.dtype} {raw.shape}; labels {ids.shape}: {len(np.unique(ids))} cells, {100 * barriers.mean():.0f} % of "
+      "the voxels are barriers")
 
 # %%
 # Look at your data before anything else: are labels and image the same place, the same orientation, the same scale?
@@ -176,10 +177,10 @@ for row in (history[0], history[-1]):
 # Dense prediction
 # ----------------
 #
-# The network makes one prediction for 4 x 4 voxels in x and y, since it pools twice. With *max-fragment pooling* it makes one
-# for each voxel and has hardly more to compute. ``rebuild_model`` changes the trained model into one that does so, on
-# larger patches; ``predict_dense`` covers the whole volume with them. ``pad_raw`` mirrors the image at its border, so
-# that the prediction is as large as the image.
+# The network makes one prediction for 4 x 4 voxels in x and y, since it pools twice. With *max-fragment pooling* it makes
+# one for each voxel, in much less time than one window after the other would take. ``rebuild_model`` changes the trained
+# model into one that does so, on larger patches; ``predict_dense`` covers the whole volume with them. ``pad_raw`` mirrors
+# the image at its border, so that the prediction is as large as the image.
 
 dense = nm.model.rebuild_model(trainer.model, override_mfp_to_active=True, imposed_patch_size=(14, 130, 130),
                                imposed_batch_size=1)
@@ -200,11 +201,13 @@ h5save(prediction, out / "prediction_2.h5", "barrier")
 # If cells were what is connected without a barrier in between, a single gap in a barrier would merge two of them. So take
 # only what is deep inside as the seed of a cell: what is at least ``depth`` away from each barrier, in units of a voxel in
 # x. Then let the seeds grow, where a barrier is improbable first, until they meet: a watershed. It works on *affinities*,
-# numbers that say of two neighbouring voxels how much they belong together.
+# numbers that say of two neighbouring voxels how much they belong together. Before all that, the probabilities are smoothed
+# a little, so that a single voxel in the middle of a cell does not count as a barrier.
 
 
 def segment(barrier, depth):
     """Ids of cells (z, x, y) int32 from barrier probabilities (z, x, y)."""
+    barrier = ndimage.gaussian_filter(barrier, (0.5, 1, 1))
     distance = ndimage.distance_transform_edt(barrier < 0.5, sampling=(2, 1, 1))
     seeds, _ = ndimage.label(distance > depth)
     neighbours = malis.mknhood3d()  # the next voxel in z, x, y
@@ -219,7 +222,8 @@ def segment(barrier, depth):
 # Take two voxels of cells at random. Does the segmentation join them if they belong together, and part them if they do not?
 # ``compute_V_rand_N2`` gives three numbers, of which 1 is the best. *Merge*: of the pairs that are joined, the part that
 # belongs together; it is low if cells are merged. *Split*: of the pairs that belong together, the part that is joined; it is
-# low if cells are split. *F*, their harmonic mean, comes first. Voxels of barriers, where nobody can say, have the id 0 and are not counted.
+# low if cells are split. *F*, their harmonic mean, comes first. Voxels of barriers, where nobody can say, are given the id 0
+# and are not counted.
 #
 # A number alone says little. To compare with, there are: everything one cell; the same procedure on grey values, the darkest
 # of which are taken for barriers, without a network; and the same procedure on the true barriers, which a perfect network
@@ -275,5 +279,5 @@ print(f"Written to {out}: {', '.join(sorted(p.name for p in out.iterdir()))}")
 # What next?
 # ----------
 #
-# Longer training and a larger network, such as that of ``examples/laptop.py`` or ``examples/neuro3d.py``, help most. With ids of cells as labels, affinities
-# can be learnt directly, and with MALIS the network learns which mistakes merge cells: ``examples/malis.py``.
+# Longer training and a larger network help, such as that of ``examples/laptop.py`` or ``examples/neuro3d.py``. Where labels
+# are ids of cells, affinities can be learnt directly, and with MALIS also which mistakes merge cells: ``examples/malis.py``.
