@@ -13,6 +13,7 @@ break, and prediction, each in a few lines.
 The task is the removal of noise. An electron micrograph is noisy if it is taken fast. From pairs of fast and slow pictures
 of the same sections, a network learns what the slow one would be. The output is a grey value, so this is a regression.
 """
+# sphinx_gallery_thumbnail_path = "images/tutorial-numpy-arrays.png"
 import argparse
 import math
 from pathlib import Path
@@ -169,9 +170,9 @@ assert difference < 1e-6
 # ``predict`` takes exactly what the input node declares. For pictures of any size there is ``predict_dense``, with the
 # features as the first axis: ``stack[None]`` has one. A 2-D network predicts a stack section by section.
 #
-# How much better is it? The peak signal-to-noise ratio says how small the mean squared difference to the slow picture is, in
-# decibels: 3 dB more mean half of it. To compare with, there is the Gaussian filter whose width suits the training sections best:
-# a network that is no better would not be worth the trouble.
+# How much better is it? The peak signal-to-noise ratio says how small the mean squared difference to the slow picture is,
+# in decibels: 3 dB more mean half of it. To compare with, there is the Gaussian filter whose width suits the training
+# sections best: a network that is no better would not be worth the trouble.
 
 cleaned = model.predict_dense(test_fast[None], pad_raw=True)[0]
 

@@ -13,6 +13,7 @@ tried out; and beside it a new loss.
 
 What a node is, and what comes with the library, is told in :doc:`nodes </nodes>`; geometry in :doc:`/geometry`.
 """
+# sphinx_gallery_thumbnail_path = "images/tutorial-own-network.png"
 import argparse
 from pathlib import Path
 
@@ -40,7 +41,7 @@ out = Path(args.out).expanduser()
 if out.exists():
     parser.error(f"{out} exists and is left as it is. Name a new folder with --out.")
 out.mkdir(parents=True)
-n_steps = 20 if args.quick else 600
+n_steps = 10 if args.quick else 600
 
 # %%
 # What the node computes
@@ -238,9 +239,9 @@ def create_model(window):
 # Made volumes, one to train on and one to test on. The test is done twice: on the volume as it is, and with uneven
 # brightness: a fall by two thirds from one side to the other, and a contrast that differs between sections.
 
-shape = (12, 200, 200) if args.quick else (30, 300, 300)
-train_raw, _, train_barrier = make_volume(shape, (args.seed, 1))
-test_raw, _, test_barrier = make_volume((8, 300, 300), (args.seed, 2))
+train_shape, test_shape = ((8, 180, 180), (4, 180, 180)) if args.quick else ((30, 300, 300), (8, 300, 300))
+train_raw, _, train_barrier = make_volume(train_shape, (args.seed, 1))
+test_raw, _, test_barrier = make_volume(test_shape, (args.seed, 2))
 
 fall = np.linspace(1, 1 / 3, test_raw.shape[1], dtype=np.float32)[:, None]
 contrast = np.linspace(0.6, 1, len(test_raw), dtype=np.float32)[:, None, None]

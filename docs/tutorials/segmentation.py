@@ -12,6 +12,7 @@ cells that follow from it, with a number that says how good they are.
 
 The data are made by the library, so nothing need be downloaded. With your own, replace the first step.
 """
+# sphinx_gallery_thumbnail_path = "images/tutorial-segmentation.png"
 import argparse
 from pathlib import Path
 
@@ -154,7 +155,7 @@ config_file.write_text(CONFIG)
 config.seed = args.seed
 experiment = ExperimentConfig(config_file, save_path=out)
 if args.quick:
-    experiment.n_steps, experiment.history_freq = 10, 10
+    experiment.n_steps, experiment.history_freq = 10, 5
 trainer = Trainer(experiment)
 trainer.debug_getcnnbatch()
 trainer.run()
