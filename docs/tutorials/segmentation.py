@@ -59,7 +59,8 @@ def load(i):
             h5load(data / f"ids_{i}.h5", "ids"))
 
 
-raw, barriers, ids = load(2)
+cubes = [load(i) for i in range(3)]
+raw, barriers, ids = cubes[2]
 labelled = tuple(slice((n - m) // 2, (n + m) // 2) for n, m in zip(raw.shape, ids.shape))  # this part of the image
 print(f"image {raw.dtype} {raw.shape}; labels {ids.shape}: {len(np.unique(ids))} cells, {100 * barriers.mean():.0f} % of "
       "the voxels are barriers")
@@ -155,7 +156,7 @@ config_file.write_text(CONFIG)
 config.seed = args.seed
 experiment = ExperimentConfig(config_file, save_path=out)
 if args.quick:
-    experiment.n_steps, experiment.history_freq = 10, 5
+    experiment.n_steps, experiment.history_freq = 12, 6
 trainer = Trainer(experiment)
 trainer.debug_getcnnbatch()
 trainer.run()
@@ -185,15 +186,8 @@ for row in (history[0], history[-1]):
 
 dense = nm.model.rebuild_model(trainer.model, override_mfp_to_active=True, imposed_patch_size=(14, 130, 130),
                                imposed_batch_size=1)
-
-
-def predict(raw):
-    """Barrier probability (z, x, y) of an image (z, x, y)."""
-    return dense.predict_dense(raw[None], pad_raw=True)[1]
-
-
-prediction = predict(raw)
-h5save(prediction, out / "prediction_2.h5", "barrier")
+predictions = [dense.predict_dense(image[None], pad_raw=True)[1] for image, _, _ in cubes]  # (z, x, y) each
+h5save(predictions[2], out / "prediction_2.h5", "barrier")
 
 # %%
 # From barriers to cells
@@ -230,40 +224,36 @@ def segment(barrier, depth):
 # of which are taken for barriers, without a network; and the same procedure on the true barriers, which a perfect network
 # would give.
 #
-# The depth is a matter of choice, and the third cube must not choose for itself. So it is chosen on the second one, for each
-# of the three procedures.
+# The depth is a matter of choice, and the third cube must not choose for itself. So the depth is chosen, for each procedure,
+# that suits the first two cubes best.
 
 
-def dark(raw, share):
-    """Darkness of a smoothed image (z, x, y), scaled such that ``share`` of the voxels are above 0.5."""
+def dark(raw):
+    """Darkness of a smoothed image (z, x, y), scaled such that as many voxels are above 0.5 as there are barriers."""
     darkness = 1 - ndimage.gaussian_filter(raw / 255, (0.5, 1, 1))
-    return np.clip(darkness - np.quantile(darkness, 1 - share) + 0.5, 0, 1)
+    return np.clip(darkness - np.quantile(darkness, 1 - cubes[0][1].mean()) + 0.5, 0, 1)
 
 
-def rate(ids, barriers, cells):
-    """(F-score, merge score, split score) of cells."""
+def rate(cells, i):
+    """(F-score, merge score, split score) of cells in cube i."""
+    _, barriers, ids = cubes[i]
     return malis.compute_V_rand_N2(np.where(barriers == 1, 0, ids), cells)
 
 
-def best_depth(barrier, ids, barriers):
-    return max(np.arange(1, 7.5, 0.5), key=lambda depth: rate(ids, barriers, segment(barrier, depth))[0])
-
-
-raw_1, barriers_1, ids_1 = load(1)
-share = barriers_1.mean()
-candidates = {  # barrier probabilities of the second cube, and of the third
-    "grey values alone": (dark(raw_1[labelled], share), dark(raw[labelled], share)),
-    "network": (predict(raw_1)[labelled], prediction[labelled]),
-    "true barriers": (barriers_1.astype(np.float32), barriers.astype(np.float32)),
+DEPTHS = range(1, 8)
+procedures = {  # barrier probabilities of all cubes
+    "grey values alone": [dark(image[labelled]) for image, _, _ in cubes],
+    "network": [prediction[labelled] for prediction in predictions],
+    "true barriers": [truth.astype(np.float32) for _, truth, _ in cubes],
 }
 print("Third cube          depth       F   merge   split")
-print(f"{'everything one cell':<20}     " + "".join(f"{v:8.3f}" for v in rate(ids, barriers, np.ones_like(ids))))
-for name, (second, third) in candidates.items():
-    depth = best_depth(second, ids_1, barriers_1)
-    cells = segment(third, depth)
-    print(f"{name:<20}{depth:5.1f}" + "".join(f"{v:8.3f}" for v in rate(ids, barriers, cells)))
-    if name == "network":
-        segmented = cells
+print(f"{'everything one cell':<25}" + "".join(f"{v:8.3f}" for v in rate(np.ones_like(ids), 2)))
+segmented = {}
+for name, barrier in procedures.items():
+    fitness = [sum(rate(segment(barrier[i], depth), i)[0] for i in (0, 1)) for depth in DEPTHS]
+    depth = DEPTHS[np.argmax(fitness)]
+    segmented[name] = segment(barrier[2], depth)
+    print(f"{name:<20}{depth:5}" + "".join(f"{v:8.3f}" for v in rate(segmented[name], 2)))
 
 # %%
 # .. image:: /images/tutorial-segmentation.png
@@ -271,9 +261,9 @@ for name, (second, third) in candidates.items():
 #          probability, nearly the same lines in white; the true cells, a colour for each; the segmented cells, of which
 #          most have the same outlines.
 
-h5save(segmented, out / "cells_2.h5", "ids")
-draw({"image": raw[labelled][z], "barriers": barriers[z], "predicted probability": prediction[labelled][z],
-      "cells": ids[z], "segmented": segmented[z]}, "segmentation.png")
+h5save(segmented["network"], out / "cells_2.h5", "ids")
+draw({"image": raw[labelled][z], "barriers": barriers[z], "predicted probability": predictions[2][labelled][z],
+      "cells": ids[z], "segmented": segmented["network"][z]}, "segmentation.png")
 print(f"Written to {out}: {', '.join(sorted(p.name for p in out.iterdir()))}")
 
 # %%
