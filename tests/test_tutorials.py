@@ -59,14 +59,14 @@ def test_segmentation(tmp_path):
     """The network comes far closer to the true barriers than grey values do, and neither merges nor splits all."""
     (f, merge, split), (grey, _, _), (true, _, _) = numbers(tmp_path, "segmentation", *(
         rf"\n{name} +\d{3 * NUMBER}" for name in ("network", "grey values alone", "true barriers")))
-    assert f > 0.7 and min(merge, split) > 0.6 and grey < 0.4 and true > 0.95
+    assert f > 0.8 and min(merge, split) > 0.7 and grey < 0.3 and true > 0.98
 
 
 @pytest.mark.slow
 def test_local_contrast_copes_with_uneven_sections(tmp_path):
     (_, neither), (_, augmented), (even, contrast) = numbers(tmp_path, "own_network", *(
         rf"\n{name}{2 * NUMBER}" for name in ("neither", "grey augmentation", "local contrast")))
-    assert contrast > max(neither, augmented) + 0.015 and even > 0.96
+    assert contrast > max(neither, augmented) + 0.01 and even > 0.95
 
 
 @pytest.mark.slow

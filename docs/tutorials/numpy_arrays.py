@@ -8,7 +8,7 @@ break, and prediction, each in a few lines.
 
 ::
 
-    python docs/tutorials/numpy_arrays.py --out numpy_arrays     # one or two minutes on two cores
+    python docs/tutorials/numpy_arrays.py --out numpy_arrays     # half a minute on two cores
 
 The task is the removal of noise. An electron micrograph is noisy if it is taken fast. From pairs of fast and slow pictures
 of the same sections, a network learns what the slow one would be. The output is a grey value, so this is a regression.
@@ -192,6 +192,13 @@ print(f"test sections: fast {psnr(test_fast, test_slow):.2f} dB, Gaussian filter
       f"{psnr(smoothed, test_slow):.2f} dB, network {psnr(cleaned, test_slow):.2f} dB")
 
 # %%
+# With the seed 0 this prints::
+#
+#     test sections: fast 17.11 dB, Gaussian filter of 1.2 pixels 26.68 dB, network 27.41 dB
+#
+# so the network leaves about 15 % less of the squared error than the filter does; with other seeds, whose tissue is another,
+# up to 27 %. More features, more updates and neighbouring sections as features of the input would be the next things to try.
+#
 # .. image:: /images/tutorial-numpy-arrays.png
 #    :alt: The same part of a section four times: fast, very grainy; after a Gaussian filter, blurred and still uneven; after
 #          the network, smoother, with narrower membranes; slow, the clear original.
