@@ -73,7 +73,7 @@ colours = ListedColormap(np.vstack([[0, 0, 0], np.random.default_rng(0).uniform(
 
 def draw(panels, name):
     """A row of sections: {title: image, probability or ids (x, y)}."""
-    figure = Figure((3.2 * len(panels), 3.4), layout="constrained")
+    figure = Figure((3.2 * len(panels), 3.6), layout="constrained")
     for ax, (title, section) in zip(figure.subplots(1, len(panels)), panels.items()):
         if section.dtype == np.int32:  # ids: a colour for each
             ax.imshow(np.where(section > 0, section % 255 + 1, 0).T, cmap=colours, vmin=0, vmax=255, interpolation="nearest")
