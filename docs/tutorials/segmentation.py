@@ -164,11 +164,13 @@ trainer.run()
 # %%
 # The folder of the run now holds, among other files, ``Batch_test_image.png``, an example as the network is given it, and
 # the course of the training: loss and error on examples of the training cubes and of the third one. As long as both fall,
-# longer training pays; when only the first falls, the network learns the training cubes by heart.
+# longer training pays; when only the first falls, the network learns the training cubes by heart. Here the second is even
+# lower, since validation examples are not warped and their grey values are left as they are.
 #
 # .. image:: /images/tutorial-history.png
-#    :alt: Four panels over 1500 updates. The losses of training and validation fall steeply for 300 updates and then slowly,
-#          side by side; so do the errors; below, the gain of single updates, and the learning rate, which falls to 0.
+#    :alt: Four panels over 1500 updates. The losses of training and validation fall for about 900 updates and hardly any more
+#          after that; so do the errors, with validation below training; then the gain of single updates around 0, and the
+#          learning rate, which falls to 0.
 
 history = trainer.history_tracker.history
 for row in (history[0], history[-1]):
