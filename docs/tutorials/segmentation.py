@@ -151,7 +151,8 @@ config_file.write_text(CONFIG)
 # Training
 # --------
 #
-# In a shell, ``elektronn2-train barriers.py`` does the same as the next lines. The seed makes the run repeatable.
+# In a shell that would be ``elektronn2-train barriers.py``. From Python, the seed, which makes the run repeatable, and the
+# folder for it can be given beside the config.
 
 config.seed = args.seed
 experiment = ExperimentConfig(config_file, save_path=out)
@@ -168,8 +169,8 @@ trainer.run()
 # lower, since validation examples are not warped and their grey values are left as they are.
 #
 # .. image:: /images/tutorial-history.png
-#    :alt: Four panels over 1500 updates. The losses of training and validation fall for about 900 updates and hardly any more
-#          after that; so do the errors, with validation below training; then the gain of single updates around 0, and the
+#    :alt: Four panels over 1500 updates. The losses of training and validation fall for about 900 updates and hardly any
+#          more after that; so do the errors, with validation below training; then the gain of single updates around 0, and the
 #          learning rate, which falls to 0.
 
 history = trainer.history_tracker.history
