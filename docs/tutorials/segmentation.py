@@ -170,8 +170,8 @@ trainer.run()
 #
 # .. image:: /images/tutorial-history.png
 #    :alt: Four panels over 1500 updates. The losses of training and validation fall for about 900 updates and hardly any
-#          more after that; so do the errors, with validation below training; then the gain of single updates around 0, and the
-#          learning rate, which falls to 0.
+#          more after that; so do the errors, with validation below training; then the gain of single updates around 0, and
+#          the learning rate, which falls to 0.
 
 history = trainer.history_tracker.history
 for row in (history[0], history[-1]):
