@@ -1,4 +1,5 @@
 """Background loading: threads or processes that prepare batches while the network computes."""
+import contextlib
 import itertools
 import logging
 import multiprocessing
@@ -73,7 +74,8 @@ class BackgroundProc:
     def _submit(self):
         numbered = () if self._counter is None else (next(self._counter),)
         call = self.target if self.kind == "threads" else _call
-        self._queue.append(self._pool.submit(call, *numbered, *self.target_args, **self.target_kwargs))
+        with _sigint_waits():  # for a process that this starts, until it ignores it
+            self._queue.append(self._pool.submit(call, *numbered, *self.target_args, **self.target_kwargs))
 
     def get(self, timeout=None):
         """The next result. TimeoutError after ``timeout`` seconds without one; whatever ``target`` raises, with its
@@ -126,6 +128,19 @@ class BackgroundProc:
         if self.profile and self.served:
             logger.info("%d batches from %d %s: waited %.1f ms for each", self.served, self.n_proc, self.kind,
                         1e3 * self.waited / self.served)
+
+
+@contextlib.contextmanager
+def _sigint_waits():
+    """Ctrl+C is delivered after the block, to this thread and to processes that it starts inside."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin(target):

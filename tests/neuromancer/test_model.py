@@ -204,7 +204,7 @@ def test_functions_are_loaded_only_when_allowed(rng, tmp_path):
     (lambda b: b[:4], "truncated or damaged"),
     (lambda b: b"", "truncated or damaged"),
     (lambda b: b"\x80\x02}q\x00." * 10, "is a pickle"),
-    (lambda b: b"PK\x03\x04 some archive that is no model", "truncated or damaged"),
+    (lambda b: b"PK\x03\x04 some archive that is no model", "a zip file, such as PyTorch writes"),
     (lambda b: safetensors.numpy.save({"w": np.zeros(3)}), "not one that this library wrote"),
     (lambda b: safetensors.numpy.save({"w": np.zeros(3)}, metadata={serialize.KEY: "{"}), "graph is damaged"),
     (lambda b: safetensors.numpy.save({"w": np.zeros(3)}, metadata={serialize.KEY: json.dumps(

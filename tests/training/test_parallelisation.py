@@ -151,8 +151,8 @@ import os, signal, sys, time
 from elektronn2.training.parallelisation import BackgroundProc
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background of a shell
 batches = BackgroundProc(os.getpid, n_proc=2, kind="processes")
-print(*{batches.get() for _ in range(20)}, flush=True)
 try:
+    print(*{batches.get() for _ in range(20)}, flush=True)
     while True:
         time.sleep(0.05)
 except KeyboardInterrupt:
