@@ -13,7 +13,7 @@ from elektronn2.data import non_geometric_augmentation as nga
 from elektronn2.data.augmentations import augment, check_augmentations
 from elektronn2.data.edits import Recipe
 from elektronn2.data.explain import Explanation, Facts
-from elektronn2.data.image import BORDER_MODES, fit_border, make_affinities, make_nhood_targets
+from elektronn2.data.image import BORDER_MODES, COPIES, EDGES, as_nhood, fit_border, make_affinities, make_nhood_targets
 from elektronn2.data.io import check_files, file_list, title
 from elektronn2.data.masks import Masked
 from elektronn2.data.pullback import WarpingOOBError, free_threads
@@ -39,7 +39,7 @@ from elektronn2.data.volumes.h5 import ll_masks
 from elektronn2.data.volumes.opening import open_stored
 from elektronn2.data.warp_fit import what_fits
 from elektronn2.utils.basic import as_float
-from elektronn2.utils.validate import as_tuple, suggest
+from elektronn2.utils.validate import as_int, suggest
 
 logger = logging.getLogger("elektronn2log")
 
@@ -411,7 +411,7 @@ class BatchCreatorImage:
                  nga_blur_noise_probability=False, blurry_blobs_probability=False, blurry_blobs_args=None,
                  noisy_random_erasing_probability=0, noisy_random_erasing_args=None, uniform_random_erasing_probability=0,
                  uniform_random_erasing_args=None, flip=True, augment_valid=False, augmentations=None, **unknown):
-        """The next batch: a tuple of images (b, f, [z,] x, y) float32, targets (b, f, [z,] x, y), and what is asked for.
+        """The next samples: a tuple of images (b, f, [z,] x, y) float32, targets (b, f, [z,] x, y), and what is asked for.
 
         Parameters
         ----------
@@ -427,9 +427,10 @@ class BatchCreatorImage:
             mask is 0 throughout); of 200 draws the best one is taken
         force_dense : targets at every voxel, without the strides of the network
         affinities : 'malis': return (images, affinities (b, 3, ...), segmentation (b, 1, ...)), both int16, of the ids in
-            label channel 0, see :func:`elektronn2.data.image.make_affinities`; 'affinity': without the segmentation
-        nhood_targets : True or offsets (n, 3): copies of label channel 0, shifted by these, see
-            :func:`elektronn2.data.image.make_nhood_targets`
+            label channel 0, see :func:`elektronn2.data.image.make_affinities`; 'affinity': without the segmentation. Of a
+            2-D network, affinities are (b, 2, ...), along x and y, and each section is a segmentation of its own
+        nhood_targets : True or offsets (n, 3), of a 2-D network also (n, 2): copies of label channel 0, shifted by these,
+            see :func:`elektronn2.data.image.make_nhood_targets`
         ret_ll_mask : append the two lazy-label masks, int16 (b, n)
         nga_blur_noise_probability, blurry_blobs_..., uniform_random_erasing_..., noisy_random_erasing_... :
             probabilities and arguments of the functions of ``elektronn2.data.non_geometric_augmentation``, applied in
@@ -448,17 +449,19 @@ class BatchCreatorImage:
         given = locals()
         options = self._options({**{name: given[name] for name in OPTIONS}, **unknown})
         self._of(source)
+        batch_size = as_int(batch_size, "batch_size")
         with self._lock:
-            number = self._next[source]
-            self._next[source] += 1
-        return self._batch(number, batch_size, source, options)
+            first = self._next[source]
+            self._next[source] += batch_size
+        return tuple(map(np.stack, self._samples(first, batch_size, source, options)))
 
     def batch(self, number, batch_size=1, source="train", **options):
         """Batch ``number`` of a source: samples ``number * batch_size`` and on. Options and result as in :meth:`getbatch`.
 
         A pure function of the seed and its arguments, for any number of threads.
         """
-        return self._batch(number, batch_size, source, self._options(options))
+        first = as_int(number, "number", 0) * as_int(batch_size, "batch_size")
+        return tuple(map(np.stack, self._samples(first, batch_size, source, self._options(options))))
 
     def deferred_batch(self, number, batch_size=1, source="train", **options):
         """The same, but with a list of :class:`~elektronn2.data.edits.Recipe` in place of the images: only what is random is
@@ -466,12 +469,13 @@ class BatchCreatorImage:
 
         It is for :class:`elektronn2.training.gpu_augmentation.DeviceAugmentation`.
         """
-        images, *others = self._samples(number, batch_size, source, self._options(options), True)
+        first = as_int(number, "number", 0) * as_int(batch_size, "batch_size")
+        images, *others = self._samples(first, batch_size, source, self._options(options), True)
         return (list(images), *map(np.stack, others))
 
     def sample(self, index, source="train", **options):
         """Sample ``index`` of a source: what :meth:`getbatch` returns, without the batch axis."""
-        return self._sample(index, source, self._options(options))[0]
+        return self._sample(as_int(index, "index", 0), source, self._options(options))[0]
 
     def explain(self, index, source="train", path=None, **options):
         """How :meth:`sample` of the same arguments came about: cube, position, matrix and augmentations, to be printed.
@@ -479,18 +483,14 @@ class BatchCreatorImage:
         ``path``: of a picture (PNG) of image and target, to be written. Returns an
         :class:`~elektronn2.data.explain.Explanation`, which also has them as attributes.
         """
-        arrays, facts = self._sample(index, source, self._options(options))
+        arrays, facts = self._sample(as_int(index, "index", 0), source, self._options(options))
         explanation = Explanation(facts, arrays, *self._volume_geometry()[:3], self.targets)
         if path is not None:
             explanation.draw(path)
         return explanation
 
-    def _batch(self, number, batch_size, source, options):
-        return tuple(map(np.stack, self._samples(number, batch_size, source, options)))
-
-    def _samples(self, number, batch_size, source, options, defer=False):
-        batch_size, = as_tuple(batch_size, 1, "batch_size")
-        return zip(*(self._sample(number * batch_size + i, source, options, defer)[0] for i in range(batch_size)))
+    def _samples(self, first, n, source, options, defer=False):
+        return zip(*(self._sample(first + i, source, options, defer)[0] for i in range(n)))
 
     def _options(self, given):
         check_names("getbatch", given, OPTIONS)
@@ -500,13 +500,12 @@ class BatchCreatorImage:
         check_augmentations(options.augmentations or (), (self.n_f, *[8] * self.ndim))
         if options.warp:
             warps = options.warp_args or {}
-            check_vectors(self.target_vec_ix, warps.get("perspective"), "elastic" in warps or "misalignment" in warps)
+            bent = any(warps.get(name) is not None for name in ("elastic", "misalignment"))
+            check_vectors(self.target_vec_ix, warps.get("perspective"), bent)
         if self.targets and (options.affinities or options.shifted):
             raise ValueError("affinities and nhood_targets are made of ids, as are the targets of this data set: leave out "
                              "either.")
-        if self.ndim == 2 and (options.affinities or options.shifted):
-            raise NotImplementedError("affinities and nhood_targets are for 3-D networks; this one is 2-D. In the data "
-                                      "set's init, targets='affinities' or 'shifted' makes them of sections.")
+        self._nhood(options)
         if self.mode == "img-scalar" and (options.warp or options.affinities or options.ret_ll_mask or options.shifted
                                           or options.ignore_thresh is not False):
             raise ValueError("warp, affinities, nhood_targets, ret_ll_mask and ignore_thresh are for labels with spatial "
@@ -516,11 +515,13 @@ class BatchCreatorImage:
 
     def _note_fit(self, options):
         """Note, once for the same ``warp_args``, if most warped patches would not fit into the training cubes."""
+        if not options.warp:
+            return
         key = f"fit {options.warp_args}"
         with self._lock:
             first = key not in self._warned
             self._warned.add(key)
-        if not options.warp or not first:
+        if not first:
             return
         patch, offsets, strides, target_ps = self._volume_geometry()
         arguments = {"aniso_factor": self.aniso_factor, **(options.warp_args or {})}
@@ -652,14 +653,22 @@ class BatchCreatorImage:
             target = self.targets(target)
         target = target.astype(self.t_dtype)
         if options.shifted:
-            nhood = None if options.nhood_targets is True else options.nhood_targets
-            target = make_nhood_targets(target[None], nhood)[0]
+            target = make_nhood_targets(target[None], self._nhood(options))[0]
         if (options.needs_dense or self.targets) and not options.force_dense:
             target = target[(slice(None), *(slice(None, None, s) for s in self._volume_geometry()[2]))]
         if not options.affinities:
             return (target,)
-        affinities, segmentation = make_affinities(target[:1])
+        affinities, segmentation = make_affinities(target[:1], EDGES[self.ndim])
         return (affinities[0], segmentation) if options.affinities == "malis" else (affinities[0],)
+
+    def _nhood(self, options):
+        """The offsets of shifted copies; None if there are to be none."""
+        if not options.shifted:
+            return None
+        try:
+            return COPIES[self.ndim] if options.nhood_targets is True else as_nhood(options.nhood_targets, self.ndim)
+        except ValueError as error:
+            raise ValueError(f"nhood_targets: {error}") from None
 
     # -- statistics ------------------------------------------------------------------------------
     def _count(self, warp, success):

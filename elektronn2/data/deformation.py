@@ -46,18 +46,18 @@ def random_deformation(low, high, rng, elastic=None, misalignment=None, aniso_fa
     >>> bend.coefficients.shape, bool(bend.reach()[0] == 0), bool(2 < bend.reach()[1] <= 3)
     ((3, 4, 6, 6), True, True)
     """
-    if not elastic and not misalignment:
+    if elastic is None and misalignment is None:
         return None
     low, high = np.array(low), np.array(high)
     length = np.array((1 / aniso_factor, 1, 1))  # of what is one voxel long in x, in voxels of the patch
     start, spacing, coefficients = low - 1.0, np.ones(3), np.zeros((3, 0, 0, 0))
-    if elastic:
+    if elastic is not None:
         spacing = elastic["spacing"] * length
         cells = np.floor((high + 1 - start) / spacing).astype(int) + 4
         amplitude = elastic["amplitude"] * length * [not lock_z, 1, 1]
         coefficients = rng.uniform(-1, 1, (3, *cells)) * amplitude[:, None, None, None]
     n = int(high[0] - low[0]) + 1
-    drift = _random_drift(n, rng, **misalignment) if misalignment else np.zeros((2, 0, 2))
+    drift = _random_drift(n, rng, **misalignment) if misalignment is not None else np.zeros((2, 0, 2))
     return Deformation(coefficients, start, spacing, drift, int(low[0]))
 
 

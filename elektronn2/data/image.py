@@ -11,6 +11,8 @@ __all__ = ["affinity_targets", "center_cubes", "fit_border", "grow_seg", "ids2ba
 
 BORDER_MODES = ("keep", "crop", "mirror", "0-pad")
 NEIGHBOURS = np.array([(0, 0, 0), (1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1)])  # and the voxel
+EDGES = {3: np.eye(3, dtype=int), 2: np.eye(3, dtype=int)[1:]}  # to the next voxel along each axis of a network
+COPIES = {3: NEIGHBOURS, 2: NEIGHBOURS[NEIGHBOURS[:, 0] == 0]}
 
 
 def _shifted(shift, shape):
@@ -36,7 +38,7 @@ def make_affinities(labels, nhood=None, size_thresh=1):
     labels = np.asarray(labels)
     if labels.ndim != 4:
         raise ValueError(f"labels must have axes (b, z, x, y), got shape {labels.shape}. Choose one channel of a target.")
-    nhood = np.eye(3, dtype=int) if nhood is None else _nhood(nhood)
+    nhood = EDGES[3] if nhood is None else as_nhood(nhood)
     affinities = np.zeros((len(labels), len(nhood), *labels.shape[1:]), np.int16)
     segmentation = np.zeros(labels.shape, np.int32)
     index = np.arange(labels[0].size).reshape(labels.shape[1:])
@@ -70,7 +72,7 @@ def make_nhood_targets(target, nhood=None):
     if target.ndim not in (4, 5):
         raise ValueError(f"target must have axes (b, z, x, y) or (b, f, z, x, y), got shape {target.shape}.")
     target = target[:, None] if target.ndim == 4 else target
-    nhood = NEIGHBOURS if nhood is None else _nhood(nhood)
+    nhood = NEIGHBOURS if nhood is None else as_nhood(nhood)
     copies = np.full((len(target), len(nhood), *target.shape[2:]), -1, target.dtype)
     for i, shift in enumerate(nhood):
         here, there = _shifted(shift, target.shape[2:])
@@ -78,11 +80,23 @@ def make_nhood_targets(target, nhood=None):
     return np.concatenate((copies, target[:, 1:]), 1)
 
 
-def _nhood(nhood):
-    array = np.asarray(nhood)
-    if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "iu":
-        raise ValueError(f"nhood must be integers of shape (n, 3), offsets (z, x, y); got {nhood!r}.")
-    return array.astype(int)
+def as_nhood(nhood, ndim=3):
+    """Offsets (z, x, y) as integers (n, 3). For sections, with ``ndim`` 2, they may be (x, y), and z must be 0.
+
+    >>> as_nhood([(1, 0), (0, -2)], 2).tolist()
+    [[0, 1, 0], [0, 0, -2]]
+    """
+    try:
+        array = np.asarray(nhood)
+    except ValueError:  # rows of different lengths
+        array = np.zeros(0)
+    if array.ndim != 2 or array.shape[1] not in (3, ndim) or array.dtype.kind not in "iu":
+        flat = " or (n, 2), offsets (x, y)," * (ndim == 2)
+        raise ValueError(f"nhood must be integers of shape (n, 3), offsets (z, x, y),{flat} but got {nhood!r}.")
+    array = np.pad(array.astype(int), ((0, 0), (3 - array.shape[1], 0)))
+    if ndim == 2 and array[:, 0].any():
+        raise ValueError(f"nhood has offsets along z, but the network is 2-D: {nhood!r}.")
+    return array
 
 
 def affinity_targets(ids, nhood=None):
@@ -95,7 +109,7 @@ def affinity_targets(ids, nhood=None):
     array([[[[ 1,  0, -1, -1, -1]]]], dtype=int16)
     """
     ids = np.asarray(ids)
-    nhood = np.eye(3, dtype=int)[np.array(ids.shape) > 1] if nhood is None else _nhood(nhood)
+    nhood = EDGES[3][np.array(ids.shape) > 1] if nhood is None else as_nhood(nhood)
     affinities = np.full((len(nhood), *ids.shape), -1, np.int16)
     for shift, edge in zip(nhood, affinities):
         here, there = _shifted(shift, ids.shape)

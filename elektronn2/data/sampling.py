@@ -167,7 +167,7 @@ def check_warp_args(what, given):
     elastic, misalignment = given.get("elastic"), given.get("misalignment")
     check_names("elastic", elastic, ELASTIC)
     check_names("misalignment", misalignment, MISALIGNMENT)
-    if elastic and len(elastic) < len(ELASTIC):
+    if elastic is not None and len(elastic) < len(ELASTIC):
         raise TypeError(f"elastic needs both of {', '.join(ELASTIC)}, got {elastic!r}.")
     check_elastic(elastic, misalignment)
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from elektronn2.data.distance import signed_distance
-from elektronn2.data.image import NEIGHBOURS, affinity_targets, grow_seg, ids2barriers, make_nhood_targets
+from elektronn2.data.image import COPIES, EDGES, affinity_targets, as_nhood, grow_seg, ids2barriers, make_nhood_targets
 from elektronn2.data.sampling import check_names
 from elektronn2.utils.validate import suggest
 
@@ -24,8 +24,7 @@ class Kind(NamedTuple):
 
 def _edges(nhood, sign):
     """How far edges reach from a voxel."""
-    shifts = np.eye(3, dtype=int) if nhood is None else np.reshape(nhood, (-1, 3))
-    return np.stack((np.maximum(-sign * shifts, 0).max(0), np.maximum(sign * shifts, 0).max(0)), 1)
+    return np.stack((np.maximum(-sign * nhood, 0).max(0), np.maximum(sign * nhood, 0).max(0)), 1)
 
 
 def _shift(ids, nhood=None):
@@ -37,7 +36,7 @@ KINDS = {
         np.add(a["dilute"], a["connectivity"], dtype=int)[:, None] + bool(a["smoothen"]), 2, 1),
         lambda a: 3 if a["ecs_as_barr"] == "new_class" else 2),
     "affinities": Kind(affinity_targets, lambda a: _edges(a["nhood"], 1), lambda a: 2),
-    "shifted": Kind(_shift, lambda a: _edges(NEIGHBOURS if a["nhood"] is None else a["nhood"], -1)),
+    "shifted": Kind(_shift, lambda a: _edges(a["nhood"], -1)),
     "signed_distance": Kind(signed_distance, lambda a: np.repeat(
         np.ceil(a["reach"] / np.broadcast_to(a["voxel_size"], 3)).astype(int)[:, None], 2, 1)),
     "grow": Kind(grow_seg, lambda a: np.repeat(np.array(a["pixel"], int)[:, None], 2, 1)),
@@ -74,13 +73,13 @@ class TargetMaker:
                 raise ValueError(f"targets: {name!r} is made from ids, but {self.steps[-1][0]!r} before it leaves none.")
             kind, arguments = KINDS[name], _arguments(name, given, ndim, aniso_factor)
             try:
+                if "nhood" in arguments:
+                    arguments["nhood"] = as_nhood(arguments["nhood"], ndim)
                 reach = kind.reach(arguments)
                 kind.make(np.zeros((1, 1, 1), np.int64), **arguments)
             except (TypeError, ValueError, IndexError) as error:
                 raise ValueError(f"targets: {name!r} cannot be made with {arguments}: {error}") from None
             if ndim == 2:
-                if name in ("affinities", "shifted") and reach[0].any():
-                    raise ValueError(f"targets: the nhood of {name!r} has edges along z, but the network is 2-D.")
                 reach[0] = 0
             self.steps.append((name, arguments))
             self.margin += reach
@@ -104,11 +103,10 @@ def _arguments(name, given, ndim, aniso_factor):
     check_names(f"targets: {name!r}", given, known)
     if name == "signed_distance":
         known["voxel_size"] = (aniso_factor, 1, 1)
-    if "nhood" in known and ndim == 2:
-        known["nhood"] = np.eye(3, dtype=int)[1:] if name == "affinities" else NEIGHBOURS[NEIGHBOURS[:, 0] == 0]
-    elif name == "affinities":
-        known["nhood"] = np.eye(3, dtype=int)
-    return known | (given or {})
+    known |= given or {}
+    if "nhood" in known and known["nhood"] is None:
+        known["nhood"] = (EDGES if name == "affinities" else COPIES)[ndim]
+    return known
 
 
 def _pairs(steps):

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import h5py
 import numpy as np
 import pytest
+from scipy.ndimage import label
 
 from elektronn2 import neuromancer as nm
 from elektronn2.data import cnndata
@@ -174,6 +175,15 @@ def test_batches_are_numbered_once_however_many_threads_ask(plain):
     with ThreadPoolExecutor(4) as pool:
         got = list(pool.map(lambda _: data.getbatch(2)[0].tobytes(), range(12)))
     assert sorted(got) == sorted(other.batch(k, 2)[0].tobytes() for k in range(12))
+
+
+def test_no_sample_comes_twice_when_the_batch_size_changes(plain):
+    x, target = nodes()
+    data, other = (BatchCreatorImage(x, target, seed=1, **plain) for _ in range(2))
+    with pytest.raises(TypeError, match="batch_size must be one integer"):
+        data.getbatch((2,))
+    got = np.concatenate([data.getbatch(size)[0] for size in (2, 4, 1, 3)])
+    assert np.array_equal(got, [other.sample(k)[0] for k in range(10)])
 
 
 def test_without_a_seed_each_is_different_and_tells_its_own(plain):
@@ -353,6 +363,31 @@ def test_affinities_shifts_and_lazy_masks(tmp_path, plain, rng):
     shifted = data.batch(0, 2, nhood_targets=[(0, 0, 1), (0, -1, 0)])[1]
     assert np.array_equal(shifted, make_nhood_targets(dense, [(0, 0, 1), (0, -1, 0)])[:, :, :, ::2, ::2])
     assert data.batch(0, 2, nhood_targets=True, force_dense=True)[1].shape == (2, 7, 3, 9, 9)
+
+
+def test_affinities_and_shifts_of_sections(tmp_path, rng):
+    """A 2-D network has edges along x and y alone, and each section is segmented for itself."""
+    labs = [np.broadcast_to(rng.integers(0, 3, (30, 34)), (10, 30, 34)).astype(np.int16)]
+    files = write(tmp_path, [np.zeros((14, 40, 44), np.uint8)], labs)
+    data = BatchCreatorImage(*nodes((4, 4), (2, 2), (13, 13)), seed=0, **files)
+    _, ids = data.batch(0, 2)
+    _, aff, seg = data.batch(0, 2, affinities="malis")
+    assert aff.shape == (2, 2, 5, 5) and seg.shape == (2, 1, 5, 5) and aff.dtype == seg.dtype == np.int16
+    assert np.array_equal(aff[:, 0, :-1], (ids[:, 0, 1:] == ids[:, 0, :-1]) & (ids[:, 0, 1:] > 0))
+    assert np.array_equal(aff[:, 1, :, :-1], (ids[:, 0, :, 1:] == ids[:, 0, :, :-1]) & (ids[:, 0, :, 1:] > 0))
+    assert not aff[:, 0, -1].any() and not aff[:, 1, :, -1].any()
+    for one, parts in zip(ids[:, 0], seg[:, 0]):
+        pieces = sum((label(one == i)[0] + 100 * i) * (one == i) for i in (1, 2))
+        pieces[np.isin(pieces, [i for i, n in zip(*np.unique(pieces, return_counts=True)) if n == 1])] = 0
+        assert len(set(zip(pieces.ravel(), parts.ravel()))) == len(np.unique(pieces)) == len(np.unique(parts))
+    assert np.array_equal(data.batch(0, 2, affinities="affinity")[1], aff)
+    dense = data.batch(0, 2, force_dense=True)[1]
+    for nhood in ([(0, 1), (-2, 0)], [(0, 0, 1), (0, -2, 0)]):
+        shifted = data.batch(0, 2, nhood_targets=nhood)[1]
+        assert np.array_equal(shifted, make_nhood_targets(dense[:, :, None], [(0, 0, 1), (0, -2, 0)])[:, :, 0, ::2, ::2])
+    five = data.batch(0, 2, nhood_targets=True, force_dense=True)[1]
+    assert five.shape == (2, 5, 9, 9) and np.array_equal(five[:, :1], dense)
+    assert np.array_equal(five[:, 1, 1:], dense[:, 0, :-1]) and np.all(five[:, 1, 0] == -1)
 
 
 def test_places_with_few_labels_are_drawn_again(plain, log):
@@ -626,10 +661,19 @@ def test_wrong_arguments_of_batches_are_named(plain):
     assert data.getbatch(warp=1, warp_args={k: known[k].default for k in WARP_ARGS})
     with pytest.raises(ValueError, match="no validation cubes"):
         BatchCreatorImage(x, target, **plain).sample(0, "valid")
+    for index, kind in ((-1, ValueError), (0.5, TypeError), ("0", TypeError)):
+        for call in (data.sample, data.explain):
+            with pytest.raises(kind, match="index must be"):
+                call(index)
+        with pytest.raises(kind, match="number must be"):
+            data.batch(index)
     flat = BatchCreatorImage(*nodes((4, 4), (2, 2), (13, 13)), **plain)
-    for options in (dict(affinities="malis"), dict(nhood_targets=True)):
-        with pytest.raises(NotImplementedError, match="this one is 2-D"):
-            flat.getbatch(**options)
+    for either, nhood, message in ((data, 3, r"nhood_targets: nhood must be integers of shape \(n, 3\)"),
+                                   (data, [(1, 0)], r"nhood_targets: nhood must be integers of shape \(n, 3\)"),
+                                   (flat, [(1, 0, 0)], "nhood_targets: nhood has offsets along z, but the network is 2-D"),
+                                   (flat, [(1, 0), (0, 1, 0)], r"or \(n, 2\), offsets \(x, y\), but got")):
+        with pytest.raises(ValueError, match=message):
+            either.getbatch(nhood_targets=nhood)
 
 
 # -- one label per image ---------------------------------------------------------------------------------
@@ -747,7 +791,10 @@ def test_a_note_says_which_patch_would_fit(tmp_path, rng, log):
     assert "With a patch of about (5, " in notes[0]
     small = BatchCreatorImage(*nodes(), seed=0, **write(tmp_path, [raw], [lab]))
     small.getbatch(warp=1, warp_args=dict(warp_amount=0.5))
-    assert sum("NOTE: only about" in m for _, m in log) == 1
+    data.getbatch(warp=1)  # not yet told of these warps, although plain samples came first
+    assert sum("NOTE: only about" in m for _, m in log) == 2
+    data.getbatch(warp=1)
+    assert sum("NOTE: only about" in m for _, m in log) == 2
 
 
 def test_elastic_warps_are_of_warped_samples_only(tmp_path):
@@ -763,9 +810,13 @@ def test_elastic_warps_are_of_warped_samples_only(tmp_path):
         only = data.sample(k, warp=1, flip=False, warp_args=dict(bent, warp_amount=0))[0]
         assert not np.array_equal(only, np.rint(only)) and np.array_equal(only[0], np.rint(only[0]))
         assert np.array_equal(data.sample(k, warp=0, warp_args=bent)[0], data.sample(k)[0])
+    many = dict(warp=1, flip=False, warp_args=dict(warp_amount=0, misalignment={}))  # its defaults
+    assert any(not np.array_equal(data.sample(k, **many)[0], data.sample(k, warp=1, flip=False)[0]) for k in range(20))
     data = BatchCreatorImage(*nodes(n_f=3, dtype="float32"), target_vec_ix=[(0, 1, 2)], **write(tmp_path, [raw], [lab]))
+    data.getbatch(warp=1, warp_args=dict(elastic=None, misalignment=None))
     for bad, kind, message in ((dict(elastic=dict(amplitude=3, spacing=10)), ValueError, "Vectors are not turned"),
                                (dict(elastic=dict(amplitude=3)), TypeError, "elastic needs both of amplitude, spacing"),
+                               (dict(elastic={}), TypeError, "elastic needs both of amplitude, spacing"),
                                (dict(elastic=dict(sigma=3)), TypeError, "elastic has no argument 'sigma'"),
                                (dict(misalignment=5), TypeError, "misalignment must be a dict"),
                                (dict(elastic=dict(amplitude=9, spacing=9)), ValueError, "folds the image")):

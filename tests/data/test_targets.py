@@ -95,7 +95,7 @@ def test_sections_are_taken_each_for_itself(cells, tmp_path):
         z, *start = patch[:, 0, 0].astype(int) + (0, *data.offsets)
         box = tuple(slice(o, o + t, 2) for o, t in zip(start, data.target_ps))
         assert np.array_equal(made, whole(ids[z:z + 1].astype(int))[(slice(None), 0, *box)])
-    with pytest.raises(ValueError, match="edges along z, but the network is 2-D"):
+    with pytest.raises(ValueError, match="offsets along z, but the network is 2-D"):
         BatchCreatorImage(*target_nodes(3, flat=True), targets=("affinities", dict(nhood=LONG)), **files)
 
 
