@@ -25,7 +25,7 @@ from elektronn2.neuromancer.shape import TaggedShape
 from elektronn2.neuromancer.variables import TransposedParam, VariableParam
 from elektronn2.utils.basic import atomic_write
 from elektronn2.utils.unpickle import is_pickle
-from elektronn2.utils.validate import dtype_name, suggest_file
+from elektronn2.utils.validate import dtype_name, short, suggest_file
 
 FORMAT = 1
 KEY = "elektronn2"
@@ -181,13 +181,41 @@ def load(path):
     try:
         description = json.loads(metadata[KEY])
         version = description["format"]
-        description["nodes"], description["designations"]
     except (ValueError, KeyError, TypeError) as error:
         raise ModelFileError(f"{path}: the description of the graph is damaged ({error!r}).") from None
     if version != FORMAT:
         raise ModelFileError(f"{path} has format {version}, this version of the library reads format {FORMAT}. "
                              "Update the library.")
+    check_description(description, f"{path}: the description of the graph")
     return description, tensors
+
+
+def check_description(description, where):
+    """ModelFileError, beginning with ``where``, if parts of a description are missing or of the wrong type."""
+    def need(good, what, value):
+        if not good:
+            raise ModelFileError(f"{where} is damaged: {what}, got {short(value)}.")
+
+    def is_names(value):
+        return isinstance(value, list) and all(isinstance(v, str) for v in value)
+
+    need(isinstance(description, dict), "it must be a dict", description)
+    nodes, roles, splits = description.get("nodes"), description.get("designations"), description.get("splits", {})
+    need(isinstance(nodes, list), "its 'nodes' must be a list", nodes)
+    for i, entry in enumerate(nodes):
+        need(isinstance(entry, dict), f"node {i} must be a dict", entry)
+        for key, kind in (("name", str), ("class", str), ("arguments", dict)):
+            need(isinstance(entry.get(key), kind), f"the {key} of node {entry.get('name', i)!r} must be a {kind.__name__}",
+                 entry.get(key))
+        like = entry.get("like")
+        need(like is None or (isinstance(like, dict) and isinstance(like.get("node"), str) and "override_f" in like),
+             f"'like' of node {entry['name']!r} must name a node and override_f", like)
+        need(is_names(entry.get("constants", [])), f"the constants of node {entry['name']!r} must be names",
+             entry.get("constants"))
+    need(isinstance(roles, dict), "its 'designations' must be a dict", roles)
+    for role, names in roles.items():
+        need(names is None or isinstance(names, str) or is_names(names), f"{role!r} must be a name, or names", names)
+    need(isinstance(splits, dict) and all(map(is_names, splits.values())), "its 'splits' must be a dict of names", splits)
 
 
 def decode(value, nodes, tensors, allow_functions=False, where=""):
