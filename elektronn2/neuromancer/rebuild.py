@@ -4,12 +4,13 @@ import logging
 import random
 import string
 from numbers import Integral
+from pathlib import Path
 
 import numpy as np
 
 from elektronn2.errors import ModelFileError
 from elektronn2.neuromancer import checkpoint, legacy, serialize
-from elektronn2.neuromancer.manager import model_manager
+from elektronn2.neuromancer.manager import GraphManager, model_manager
 from elektronn2.neuromancer.neural import Conv
 from elektronn2.neuromancer.node_basic import Input, Node, arguments_like
 from elektronn2.neuromancer.registry import NODES
@@ -17,7 +18,7 @@ from elektronn2.neuromancer.resampling import FragmentsToDense, Pool
 from elektronn2.neuromancer.torch_module import TorchModule
 from elektronn2.neuromancer.variables import debiased
 from elektronn2.utils.cnncalculator import nearest_patch
-from elektronn2.utils.validate import as_tuple, suggest
+from elektronn2.utils.validate import as_int, as_tuple, short, suggest
 
 logger = logging.getLogger("elektronn2log")
 
@@ -88,6 +89,8 @@ def _rebuild(description, tensors, mfp, patch, batch, name, **options):
     if mfp:
         changes["dense_after"] = _moves(scratch.prediction_node)
         changes["following"] = _following(scratch)
+    if batch is not None:
+        batch = as_int(batch, "imposed_batch_size")
     if batch is not None or mfp:
         shape, tags = _input_shape(entries[input_name])
         old = shape[tags.index("b")]
@@ -157,6 +160,7 @@ def restore(model, description, tensors, **options):
     """Build the nodes of a description in an empty model; see :meth:`Model.restore`."""
     if model.nodes:
         raise ValueError(f"Model {model.name!r} has nodes already, so none can be restored in it. Call its reset() first.")
+    serialize.check_description(description, f"The description for model {model.name!r}")
     restorer = _Restorer(description, tensors, False, {}, **options)
     model_manager._make_current(model)
     try:
@@ -276,6 +280,10 @@ class _Restorer:
             if not after:
                 arguments = _to_dense_before(arguments)
         node = cls(**arguments, name=name)
+        if self.replace_bn and isinstance(node, TorchModule) and node.normalises_batches and not self.quiet:
+            logger.warning("replace_bn: the batch normalisation inside TorchModule %r cannot be replaced, as it is part of "
+                           "its module. It stays: predictions use its running averages, training steps those of the batch.",
+                           name)
         node.like = entry.get("like")
         if entry.get("feature_names"):
             node.feature_names = entry["feature_names"]
@@ -397,10 +405,18 @@ def _params_by_node(tensors):
 
 
 def kernel_lists_from_node_descr(description):
-    """(filters, pools, mfp flags) of the Conv nodes, from the description that ``serialize.load`` returns.
+    """(filters, pools, mfp flags) of the Conv nodes of a model, of a model file, or of a description, as
+    :meth:`Model.serialise` gives it.
 
-    Raises ValueError for a Conv with a stride or dilation, which these lists cannot tell.
+    Raises ValueError for a Conv with a stride or dilation, which these lists cannot tell; TypeError for anything else.
     """
+    if isinstance(description, GraphManager):
+        description = serialize.describe(description)[0]
+    elif isinstance(description, (str, Path)):
+        description = _read(description)[0]
+    elif not isinstance(description, dict) or "nodes" not in description:
+        raise TypeError("kernel_lists_from_node_descr takes a model, the path of a model file, or the description that "
+                        f"model.serialise() returns first, got {short(description)}.")
     filters, pools, mfp = [], [], []
     for entry in description["nodes"]:
         if entry["class"] == "Conv":

@@ -241,6 +241,11 @@ class TorchModule(Node):
                 tensor.copy_(values[key])
         return module
 
+    @property
+    def normalises_batches(self):
+        """Whether there is batch normalisation in the module."""
+        return any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in self._evaluation.modules())
+
     def _repr_details(self):
         return f"{type(self._evaluation).__name__}, "
 

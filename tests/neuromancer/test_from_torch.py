@@ -295,6 +295,19 @@ def test_locked(tmp_path):
     assert len(new.prediction_node.all_trainable_params) == 10
 
 
+def test_batch_normalisation_that_cannot_be_replaced(caplog):
+    """It is named once, not again for the sizes that are tried out; other modules and options are no reason to warn."""
+    y = nm.from_torch(Small, image(), kwargs=dict(p=0.0), name="inside", **QUIET)
+    y = nm.from_torch(nn.Conv2d, y, (4, 2, 1), name="without", **QUIET)
+    y.model.designate_nodes("raw", prediction_node=y)
+    nm.model.rebuild_model(y.model)
+    assert "replace_bn" not in caplog.text
+    new = nm.model.rebuild_model(y.model, replace_bn="remove", imposed_batch_size=1)
+    assert ["'inside' cannot be replaced" in m for m in caplog.messages if m.startswith("replace_bn: ")] == [True]
+    x = arrays(1, 1, 20, 22)
+    np.testing.assert_array_equal(new.predict(x), y(x))
+
+
 def test_modules_themselves_are_not_saved(tmp_path):
     y = nm.from_torch(nn.Conv1d(1, 1, 3), image((16,), tags="b,f,x"), name="mine", **QUIET)
     with pytest.raises(ModelFileError, match=r"Node 'mine' cannot be saved: its Conv1d .* what makes it instead"):
