@@ -19,7 +19,9 @@ import numpy as np
 import torch
 
 from elektronn2.neuromancer import bioimageio, graph
+from elektronn2.neuromancer.finite import require_finite
 from elektronn2.neuromancer.function import cut
+from elektronn2.neuromancer.various import GaussianRV
 from elektronn2.utils.basic import atomic_write
 from elektronn2.utils.cnncalculator import fits
 from elektronn2.utils.validate import suggest
@@ -44,6 +46,11 @@ def export(node, file, format=None, overwrite=False, dynamic=None, **about):
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to. Make it, or choose another one.")
     _check_installed(format)
+    require_finite(node)
+    random = [n.name for n in graph.ancestors(node) if isinstance(n, GaussianRV)]
+    if random:
+        raise ValueError(f"The prediction {node.name!r} cannot be exported: {random[0]!r} draws random numbers, so no file "
+                         "computes what the model does. Predict a node that does not depend on it, such as its mean mu.")
     prediction = Prediction.of(node)
     if dynamic is not None:
         prediction = prediction.with_open(dynamic)

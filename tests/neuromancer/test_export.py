@@ -259,6 +259,17 @@ def test_wrong_arguments(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_random_predictions_are_not_exported(tmp_path):
+    """A file would draw other numbers; that is said before a minute is spent on it."""
+    nm.model_manager.newmodel(None)
+    mu, log_sig = nm.split(nm.Input((2, 8), "b,f", **QUIET), "f", n_out=2)
+    node = nm.Perceptron(nm.GaussianRV(mu, log_sig, name="drawn", **QUIET), 2, **QUIET)
+    node.model.designate_nodes(prediction_node=node)
+    with pytest.raises(ValueError, match=r"'dot' cannot be exported: 'drawn' draws random numbers.* Predict a node that"):
+        node.model.export(tmp_path / "net.pt2")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(("missing", "file"), [("onnxruntime", "net.onnx"), ("bioimageio.spec", "net.zip")])
 def test_missing_package_is_named(missing, file, tmp_path, monkeypatch):
     original = builtins.__import__, importlib.import_module
