@@ -36,6 +36,10 @@ logger = logging.getLogger("elektronn2log")
 
 ROLES = ("input_node", "target_node", "loss_node", "prediction_node", "prediction_ext", "error_node", "debug_outputs")
 LIST_ROLES = ("prediction_ext", "debug_outputs")
+OTHER_NAMES = dict(learning_rate="lr", lrate="lr", momentum="mom", weight_decay="wd", nesterov_momentum="nesterov",
+                   dropout="dropout_rates", dropout_rate="dropout_rates", gradnet_rate="gradnet_rates",
+                   mixing_weights="mixing")
+"""What others call settings of a model -> their names here."""
 
 
 def _hyper(name):
@@ -65,6 +69,12 @@ class Model(GraphManager):
         self._losses = deque(maxlen=config.loss_smoothing_length)
 
     lr, mom, wd, beta2, nesterov, clip_value, clip_norm, ema = map(_hyper, DEFAULTS)
+
+    def __setattr__(self, name, value):
+        if name in OTHER_NAMES:
+            raise AttributeError(f"A model has no {name!r}: nothing would read it. Set model.{OTHER_NAMES[name]}; the "
+                                 f"hyper-parameters are {', '.join(DEFAULTS)}.")
+        super().__setattr__(name, value)
 
     def reset(self):
         """Forget all nodes."""
@@ -271,7 +281,8 @@ class Model(GraphManager):
     @mixing.setter
     def mixing(self, values):
         param = self._mixing_param()
-        param.set_value(np.full(param.shape, values) if np.ndim(values) == 0 else values)
+        one = isinstance(values, (Real, np.ndarray)) and np.ndim(values) == 0
+        param.set_value(np.full(param.shape, values) if one else values)
 
     def _mixing_param(self):
         for node in reversed(graph.ancestors(self._need("loss_node"))):
