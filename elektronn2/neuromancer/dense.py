@@ -64,7 +64,7 @@ def geometry(node):
             centre=floor(shape.centre[k] * scale + Fraction(scale - 1, 2)),
             grid=lcm(*phases, *(s.numerator for s in strides)) if upsamples or max(phases) > 1 else 1,
             border=shape.padded[k],
-            keep_border=not pooled))
+            keep_border=not pooled, axis=tag))
     return axes
 
 

@@ -294,7 +294,9 @@ class Concat(Node):
 
 def equal_sizes(node, k, sizes):
     if len(set(sizes)) > 1:
-        raise ValueError(f"{type(node).__name__} {node.name!r}: parents have sizes {sizes} on spatial axis {k}.")
+        names = ", ".join(repr(p.name) for p in node.parents)
+        raise ValueError(f"{type(node).__name__} {node.name!r}: its parents {names} have different sizes on axis "
+                         f"{node.shape.spatial_tags[k]!r}: {', '.join(map(str, sizes))}.")
     return sizes[0]
 
 

@@ -57,7 +57,8 @@ class Reshape(Node):
         before, after = self.parent.shape.spatial_shape, self._declared.spatial_shape
         if k < len(before) and sizes[0] != before[k]:
             raise ValueError(f"Reshape {self.name!r}: its sizes {self._declared} are fixed for {self.parent.name!r} "
-                             f"{self.parent.shape}, which cannot get length {sizes[0]} on spatial axis {k}.")
+                             f"{self.parent.shape}, which cannot get length {sizes[0]} on axis "
+                             f"{self.parent.shape.spatial_tags[k]!r}.")
         return after[k] if k < len(after) else None
 
 

@@ -21,7 +21,7 @@ class Geometry:
     ``centre``: position of output voxel 0 on the input, in output voxels, rounded down; ``grid``: tiles start at
     multiples of this many input voxels; ``border``: outermost outputs per side that zero-padding inside the function
     has touched; ``keep_border``: whether such outputs are kept at the border of the volume (then the volume's border
-    is what the function pads).
+    is what the function pads); ``axis``: its letter, for errors.
     """
     patch: int
     out: int
@@ -31,6 +31,7 @@ class Geometry:
     grid: int = 1
     border: int = 0
     keep_border: bool = False
+    axis: str = ""
 
     def fitted(self, n):
         """The same for a patch no longer than a volume of ``n`` needs: then the volume's border is the function's."""
@@ -145,7 +146,7 @@ def check_size(shape, geometry):
     """Raise ValueError, naming axis and lengths, if a volume is too small to give a single output voxel."""
     for k, (n, g) in enumerate(zip(shape, geometry)):
         if g.size(n) < 1:
-            raise ValueError(f"The volume has {n} voxels on spatial axis {k}; with this network at least "
+            raise ValueError(f"The volume has {n} voxels on axis {g.axis or k!r}; with this network at least "
                              f"{n + 1 - g.size(n)} are needed for one output voxel. Use pad_raw=True to mirror the "
                              "border, or a larger volume.")
 
