@@ -83,6 +83,8 @@ def cut(outputs, inputs=None, mode="predict"):
     for i in inputs or ():
         if i.tracer is not tracer:
             raise ValueError(f"Input {i.node.name!r} of the function belongs to another model than its outputs.")
+        if sum(i.node is other.node for other in inputs) > 1:
+            raise ValueError(f"Input {i.node.name!r} of the function is given twice. Give each input once.")
     chosen = 0 if mode == "train" else 1
     goals = [o.node for o in outputs]
     stops = None if inputs is None else [i.node for i in inputs]

@@ -4,7 +4,7 @@ from numbers import Real
 import numpy as np
 
 from elektronn2.config import config
-from elektronn2.utils.validate import suggest
+from elektronn2.utils.validate import as_tuple, suggest
 
 MODES = ("normal", "uni", "ortho", "const", "prelu", "fix-uni")
 
@@ -40,8 +40,8 @@ def initweights(shape, dtype=None, scale="glorot", mode="normal", pool=None, spa
     * 'he': W = sqrt(gain/N), 'uni' with that standard deviation. N = n_in, or n_in * prod(kernel): the inputs of a sum.
       With ``gain`` 2 signals keep their scale through any number of layers of relu.
 
-    Raises ValueError for an unknown mode, a scale that does not go with it, and shapes of which the last three modes cannot
-    tell n_in and n_out, like that of a vector.
+    Raises TypeError for a shape that is not made of integers; ValueError for sizes below 1, an unknown mode, a scale that
+    does not go with it, and shapes of which the last three modes cannot tell n_in and n_out, like that of a vector.
 
     Sources: Glorot and Bengio 2010, Understanding the difficulty of training deep feedforward networks; He et al. 2015,
     Delving deep into rectifiers.
@@ -51,7 +51,7 @@ def initweights(shape, dtype=None, scale="glorot", mode="normal", pool=None, spa
            [0.5, 0.5]], dtype=float32)
     """
     rng = rng or generator()
-    shape = tuple(shape)
+    shape = as_tuple(shape, np.size(shape), "shape")
     dtype = dtype or config.floatX
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}.{suggest(mode, MODES)}")

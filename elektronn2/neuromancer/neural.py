@@ -141,6 +141,7 @@ class NeuralLayer(Node):
             if not (used > 0).all():
                 raise ValueError(f"{type(self).__name__} {self.name!r}: std must be above 0, features are divided by it; "
                                  f"got {short(used.tolist())}. Give features that never change a std of 1.")
+            self.std.positive = True
         elif any(v is not None for v in (gamma, mean, std)):
             raise ValueError(f"{type(self).__name__} {self.name!r}: gamma, mean and std need batch_normalisation.")
 

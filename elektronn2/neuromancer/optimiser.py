@@ -12,7 +12,7 @@ from elektronn2.neuromancer.averaging import Averages
 from elektronn2.neuromancer.function import Function, to_numpy
 from elektronn2.neuromancer.registry import Registry
 from elektronn2.neuromancer.variables import laid_out_like
-from elektronn2.utils.validate import suggest
+from elektronn2.utils.validate import short, suggest
 
 OPTIMISERS = Registry("optimiser")
 
@@ -61,6 +61,9 @@ class Optimiser:
 
     def set_opt_meta_params(self, value_dict):
         """Set hyper-parameters. KeyError for one that this rule does not have."""
+        if not isinstance(value_dict, dict):
+            raise TypeError(f"{type(self).__name__}: hyper-parameters are given as a dict, like dict(lr=0.001), got "
+                            f"{short(value_dict)}.")
         for key in value_dict:
             if key not in self.meta:
                 raise KeyError(f"{type(self).__name__} has no hyper-parameter {key!r}; it has {', '.join(self.meta)}."

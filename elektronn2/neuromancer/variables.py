@@ -62,6 +62,7 @@ class VariableParam:
     """
 
     constant = False
+    positive = False  # whether all values must be above 0
     owner = None  # the node that it was made for
 
     def __init__(self, value=None, name=None, apply_train=True, apply_reg=True, dtype=None):
@@ -119,6 +120,9 @@ class VariableParam:
         bad = held.size - np.isfinite(held).sum()
         if bad:
             raise ValueError(f"Parameter {self._name!r} cannot be NaN or infinite; {bad} of {held.size} given values are.")
+        if self.positive and held.min() <= 0:
+            raise ValueError(f"Parameter {self._name!r} must be above 0, as features are divided by it; got "
+                             f"{short(held.tolist())}. Give features that never change 1.")
         return np.array(held, order="C")
 
     @property

@@ -48,6 +48,24 @@ def net():
     return node
 
 
+def mixed():
+    a, b = image(), image()
+    loss = nm.AggregateLoss([nm.AbsLoss(conv(a), conv(b), **QUIET), nm.SquaredLoss(a, b, **QUIET)], **QUIET)
+    loss.model.designate_nodes(loss_node=loss)
+    return loss.model
+
+
+def normalised():
+    return conv(batch_normalisation="predict", mean=[0, 0], std=[1, 1])
+
+
+def diverged():
+    node = net()
+    with torch.no_grad():
+        node.w.tensor.view(-1)[0] = np.nan
+    return node
+
+
 NODES = {
     # sizes and axes of sources
     "float size": (lambda: nm.Input((1, 1, 8.5, 8), "b,f,x,y"), TypeError, "each an integer or None, got (1, 1, 8.5, 8)"),
@@ -169,13 +187,27 @@ USES = {
     "complex volume": (lambda: net().predict_dense(np.ones((1, 9, 9), complex)), TypeError, "an array of complex128"),
     "list of integers": (lambda: net().predict_dense([[[1] * 9] * 9]), TypeError, "int64 has no known scale"),
     "no slices": (lambda: net().predict_dense(np.ones((1, 0, 9, 9))), ValueError, "image of no slices, shape (1, 0, 9, 9)"),
-    "no voxels": (lambda: net().predict_dense(np.ones((1, 0, 9))), ValueError, "The volume has 0 voxels on spatial axis 0"),
+    "no voxels": (lambda: net().predict_dense(np.ones((1, 0, 9))), ValueError, "The volume has 0 voxels on axis 'x'; with"),
     "no channel axis": (lambda: net().predict_dense(np.ones((9, 9))), ValueError, "still needs its axis: raw[None]"),
     "channels": (lambda: net().predict_dense(np.ones((2, 9, 9))), ValueError, "needs 1 channels on axis 0"),
     "folder": (lambda: net().model.save("/"), IsADirectoryError, "/ is a folder. Give the name of a file in it"),
     "missing folder": (lambda: net().model.save("/no/such/a.mdl"), FileNotFoundError, "Choose another folder"),
     "one feature name": (lambda: setattr(net(), "feature_names", ["a"]), ValueError, "Node 'conv' with shape"),
     "number of features": (lambda: setattr(net(), "feature_names", 3), TypeError, "node 'conv' are a list of names, got 3"),
+    "float as batch size": (lambda: nm.model.rebuild_model(net().model, imposed_batch_size=2.0), TypeError,
+                            "imposed_batch_size must be one integer, got 2.0"),
+    "batch size 0": (lambda: nm.model.rebuild_model(net().model, imposed_batch_size=0), ValueError, "must be at least 1"),
+    "text as mixing": (lambda: setattr(mixed(), "mixing", "a"), ValueError, "takes numbers of shape (2,), got 'a'"),
+    "number as hyper-parameters": (lambda: mixed().set_opt_meta_params("SGD", 3), TypeError, "like dict(lr=0.001), got 3"),
+    "std 0 set later": (lambda: normalised().set_param_values(dict(std=[0, 1])), ValueError,
+                        "Parameter 'conv_std' must be above 0, as features are divided by it; got [0.0, 1.0]"),
+    "nan std set later": (lambda: normalised().std.set_value([-1, 1]), ValueError, "'conv_std' must be above 0"),
+    "number for kernel lists": (lambda: nm.model.kernel_lists_from_node_descr(3), TypeError,
+                                "takes a model, the path of a model file, or the description"),
+    "nodes for kernel lists": (lambda: nm.model.kernel_lists_from_node_descr(net().model.node_descriptors), TypeError,
+                               "takes a model, the path of a model file, or the description"),
+    "input twice": (lambda: make_func([image().output] * 2, image().output)(), ValueError, "is given twice. Give each"),
+    "export of NaN": (lambda: diverged().model.export("a.pt2"), ValueError, "parameter 'w' of node 'conv' (1 of 18 values)"),
     "text as weight": (lambda: net().set_param_values(dict(w="a")), ValueError, "'conv_w' takes numbers of shape"),
     "dropout of a source": (lambda: setattr(net().model, "dropout_rates", dict(input=0.5)), ValueError, "['input']"),
     "array of text": (lambda: net()("a"), TypeError, "input: values of dtype <U1"),
@@ -226,6 +258,49 @@ def test_circle_in_a_file(tmp_path):
     path.write_bytes(safetensors.numpy.save(tensors, metadata={serialize.KEY: json.dumps(description)}))
     with pytest.raises(ModelFileError, match="Node 'conv': it refers to node 'conv', which is not in the file, or later"):
         nm.model.modelload(path)
+
+
+DAMAGE = {
+    "nodes": [None, 3, "a", {}, [None], [{}]], "designations": [None, 3, [], "a", {"input_node": 3}, {"input_node": [3]}],
+    "splits": [None, 3, "a", {"split": 3}, {"split": "a"}], "format": [None, 2, "1"],
+    "name": [None, 3, []], "class": [None, 3, []], "arguments": [None, 3, [], "a"], "like": [3, "a", {}, {"node": 3}],
+    "constants": [None, 3, "w", [3]]}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in DAMAGE.items() for value in values])
+def test_parts_of_other_types_in_a_file(key, value, tmp_path):
+    """Valid JSON that is no description."""
+    net().model.save(tmp_path / "a.mdl")
+    description, tensors = serialize.load(tmp_path / "a.mdl")
+    target = description if key in ("nodes", "designations", "splits", "format") else description["nodes"][-1]
+    target[key] = value
+    path = tmp_path / "b.mdl"
+    path.write_bytes(safetensors.numpy.save(tensors, metadata={serialize.KEY: json.dumps(description)}))
+    with pytest.raises(ModelFileError, match="b.mdl: .* is damaged: |b.mdl has format"):
+        nm.model.modelload(path)
+    if key != "format":
+        model = nm.model_manager.newmodel(None)
+        with pytest.raises(ModelFileError, match="is damaged"):
+            model.restore(description, tensors)
+
+
+def test_kernel_lists_of_models_and_files(tmp_path):
+    model = nm.Conv(conv(filter_shape=3, name="c"), 2, (3, 1), (2, 1), **QUIET).model
+    model.save(tmp_path / "a.mdl")
+    for given in (model, tmp_path / "a.mdl", str(tmp_path / "a.mdl"), model.serialise()[0]):
+        assert nm.model.kernel_lists_from_node_descr(given) == ([3, (3, 1)], [1, (2, 1)], [False, False])
+
+
+# -- settings of models ------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("name", "right"), [
+    ("learning_rate", "lr"), ("momentum", "mom"), ("weight_decay", "wd"), ("dropout_rate", "dropout_rates")])
+def test_settings_under_other_names(name, right):
+    """They would be set, and nothing would read them; other attributes are the user's own."""
+    model = net().model
+    with pytest.raises(AttributeError, match=f"no {name!r}: .* Set model.{right};"):
+        setattr(model, name, 0.1)
+    model.my_note = "x"
+    assert model.my_note == "x" and not hasattr(model, name)
 
 
 # -- functions that make several nodes --------------------------------------------------------------------

@@ -205,6 +205,11 @@ def test_he_widths():
             assert abs(w.std() * np.sqrt(n / 1.5) - 1) < 0.02, (shape, mode)
     with pytest.raises(ValueError, match="'glorot' or 'he'"):
         init.initweights((2, 2), scale="the")
+    for shape in ((3, 2.5), "ab", None):
+        with pytest.raises(TypeError, match="shape must be one integer"):
+            init.initweights(shape)
+    with pytest.raises(ValueError, match="shape must be at least 1"):
+        init.initweights((3, 0))
 
 
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu 0.5", "silu", "lin", "gelu", "elu"])
