@@ -103,16 +103,14 @@ def by_last_name(app, env, node, contnode):
     return make_refnode(app.builder, node["refdoc"], *found.pop(), contnode) if len(found) == 1 else None
 
 
-def leave_out_missing(app, docname, source):
-    """Pages that are not there yet stay out of the contents."""
-    if docname == "index":
-        pages = app.env.found_docs
-        source[0] = "\n".join(line for line in source[0].split("\n") if not re.fullmatch(r"[\w/]+", line) or line in pages)
+def titles(app, docname, source):
+    """``[prediction.md](prediction.md)``, which reads well in the repository, shows the title of the page here."""
+    source[0] = re.sub(r"\[\w+\.md\]\(", "[](", source[0])
 
 
 def setup(app):
     app.connect("autodoc-process-bases", public_bases)
     app.connect("missing-reference", by_last_name)
     app.add_directive("entries", Entries)
-    app.connect("source-read", leave_out_missing)
+    app.connect("source-read", titles)
     app.connect("autodoc-process-docstring", readable)
