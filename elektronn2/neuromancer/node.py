@@ -5,12 +5,15 @@ import time
 from contextlib import contextmanager
 
 import numpy as np
+import torch
 
 from elektronn2.neuromancer import graph
 from elektronn2.neuromancer.dense import predict_dense
+from elektronn2.neuromancer.expression import Expression
 from elektronn2.neuromancer.function import Function
 from elektronn2.neuromancer.manager import choose_name, model_manager
 from elektronn2.neuromancer.registry import NODES
+from elektronn2.neuromancer.shape import TaggedShape
 from elektronn2.neuromancer.variables import ConstantParam, TransposedParam, VariableParam, VariableWeight, debiased
 from elektronn2.utils.basic import pretty_string_ops
 from elektronn2.utils.validate import short, suggest
@@ -88,17 +91,17 @@ class NodeType(type):
         try:
             bound.arguments["name"] = name
             node.__init__(*bound.args[1:], **bound.kwargs)
+            if not hasattr(node, "parents"):
+                raise TypeError(f"{NodeType._building}: its constructor must begin with super().__init__(parent, name, "
+                                "print_repr).")
             node.name = name
             model.register_node(node, arguments)
             node._finalize()
         except Exception as error:
             model.forget_node(name)
             model.graph.erase_from(mark)
-            open_sizes = _open_sizes(node) if isinstance(error, RuntimeError) else ""
-            if open_sizes:
-                raise ValueError(f"{NodeType._building}: {open_sizes}") from error
             if repr(name) not in str(error):
-                error.add_note(f"This was when {NodeType._building} was made.")
+                error.add_note(f"This was when {NodeType._building} was made{_from_parents(node)}.")
             raise
         finally:
             NodeType._building = None
@@ -124,6 +127,12 @@ def _open_sizes(node):
         return (f"the sizes of {', '.join(repr(p.name) for p in parents)} on axes {','.join(both)} are open, so they cannot "
                 "be told to go together. Give the input a size; modelload(file, imposed_patch_size=...) changes it later.")
     return ""
+
+
+def _from_parents(node):
+    """`` from 'a' [...], 'b' [...]``: the parents of a node with their shapes, for errors; empty if there are none."""
+    parents = ", ".join(f"{p.name!r} {p.shape}" for p in getattr(node, "parents", ()))
+    return f" from {parents}" if parents else ""
 
 
 def _model_for(parents, what):
@@ -199,18 +208,30 @@ class Node(metaclass=NodeType):
         return sizes[0]
 
     def _finalize(self):
-        self._make_output()
+        what = f"{type(self).__name__} {self.name!r}"
+        try:
+            self._make_output()
+        except (RuntimeError, IndexError) as error:  # what torch raises for sizes and axes
+            if isinstance(error, NotImplementedError):
+                raise
+            raise ValueError(f"{what} cannot be computed{_from_parents(self)}: {_open_sizes(self) or error}") from error
+        if not isinstance(self.output, Expression) or not isinstance(self.output.meta, torch.Tensor):
+            given = repr(self.output) if isinstance(self.output, Expression) else short(self.output)
+            raise TypeError(f"{what}: _make_output must set self.output to an expression of one tensor, such as "
+                            f"torch.tanh(self.parent.output); it is {given}.")
         self._calc_shape()
+        if not isinstance(self.shape, TaggedShape):
+            raise TypeError(f"{what}: _calc_shape must set self.shape to a TaggedShape, such as self.parent.shape; it is "
+                            f"{short(self.shape)}.")
         self._calc_comp_cost()
         meta = self.output.meta
         if len(meta.shape) != len(self.shape) or any(
                 n is not None and n != m for n, m in zip(self.shape, meta.shape)):
             open_sizes = _open_sizes(self)
             if open_sizes:
-                raise ValueError(f"{type(self).__name__} {self.name!r}: {open_sizes}")
-            raise ValueError(
-                f"{type(self).__name__} {self.name!r} declares shape {self.shape}, but its output has "
-                f"{tuple(meta.shape)}: the shape rule (_calc_shape) and the computation (_make_output) disagree.")
+                raise ValueError(f"{what}: {open_sizes}")
+            raise ValueError(f"{what} declares shape {self.shape}, but its output has {tuple(meta.shape)}: the shape rule "
+                             f"(_calc_shape) and the computation (_make_output) disagree. It is made{_from_parents(self)}.")
         for p in self.parents:
             p.children[self.name] = self
 

@@ -328,6 +328,59 @@ def test_nothing_is_left_of_what_failed(make, kept):
     assert len(x.model.graph) == len(nm.model.rebuild_model(x.model).graph)
 
 
+# -- classes of one's own --------------------------------------------------------------------------------
+class Own(nm.Node):
+    """Computes what it is told to."""
+
+    def __init__(self, parent, make, shape=None, name="own", print_repr=False):
+        super().__init__(parent, name, print_repr)
+        self.make, self.declared = make, shape
+
+    def _make_output(self):
+        self.output = self.make(*[p.output for p in self.parents])
+
+    def _calc_shape(self):
+        self.shape = self.declared or self.parents[0].shape
+
+
+class WithoutBase(nm.Node):
+    def __init__(self, parent, name="bare", print_repr=False):
+        self.parent = parent
+
+
+OWN = {
+    "other shape": (lambda: Own(image(), lambda x: x[:, :, 1:]), ValueError,
+                    f"Own 'own' declares shape {X}, but its output has (1, 2, 5, 7): .* It is made from 'input' {X}."),
+    "other sizes": (lambda: Own([image(), image((5, 7))], torch.add), ValueError,
+                    f"Own 'own' cannot be computed from 'input' {X}, 'input1' [(1,b), (2,f), (5,x), (7,y)]: .*broadcast"),
+    "no such axis": (lambda: Own(image(), lambda x: x.sum(7)), ValueError, f"'own' cannot be computed from 'input' {X}: .*"),
+    "open sizes": (lambda: Own([image(), image((None, 7))], torch.add), ValueError, "Give both the size 6"),
+    "nothing": (lambda: Own(image(), lambda x: None), TypeError, "one tensor, such as .*; it is None."),
+    "a number": (lambda: Own(image(), lambda x: 3), TypeError, "one tensor, such as .*; it is 3."),
+    "two tensors": (lambda: Own(image(), lambda x: x.max(1)), TypeError, "of one tensor, .* it is Expression(max"),
+    "tuple as shape": (lambda: Own(image(), torch.abs, (1, 2)), TypeError, "'own': _calc_shape must .* it is (1, 2)."),
+    "no base": (lambda: WithoutBase(image()), TypeError, "WithoutBase 'bare': its constructor must begin with super()"),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_own_classes(name):
+    """The message names the node and its parents, and nothing is left in the model."""
+    make, error, message = OWN[name]
+    with pytest.raises(error, match=re.escape(message).replace(r"\.\*", ".*")):
+        make()
+    model = nm.model_manager.getmodel()
+    assert set(model.nodes) <= {"input", "input1"} and all(n.op == "placeholder" for n in model.graph.graph.nodes)
+    assert not model["input"].children
+
+
+def test_other_errors_of_own_classes():
+    """They stay what they are, with a note that says where."""
+    with pytest.raises(AttributeError) as caught:
+        Own(image(), lambda x: x.foo())
+    assert caught.value.__notes__ == [f"This was when Own 'own' was made from 'input' {X}."]
+
+
 # -- functions ------------------------------------------------------------------------------------------
 def test_function_of_two_models():
     """Sources of two models with the same name."""
