@@ -7,6 +7,7 @@ import argparse
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from elektronn2.data.augmentations import AUGMENTATIONS, argument_names, augment
 from elektronn2.data.deformation import random_deformation
@@ -59,7 +60,7 @@ def main():
     parser.add_argument("picture")
     args = parser.parse_args()
     shown = panels(open_volume(args.volume).load())
-    columns = 6
+    columns = 5
     rows = -(-len(shown) // columns)
     figure = Figure((2 * columns, 2.45 * rows), layout="constrained")
     FigureCanvasAgg(figure)
@@ -72,6 +73,8 @@ def main():
         axes[row, column].imshow(section.T, cmap="gray", vmin=0, vmax=1)
         axes[row + 1, column].imshow(np.repeat(along_z, 4, axis=0), cmap="gray", vmin=0, vmax=1)
     figure.savefig(args.picture, dpi=90)
+    few = [round(v / 255 * 23) * 255 // 23 for v in range(256)]  # grey values, to keep the file small
+    Image.open(args.picture).convert("L").point(few).quantize().save(args.picture, optimize=True)
 
 
 if __name__ == "__main__":
