@@ -82,6 +82,7 @@ class Graph(fx.proxy.TracerBase):
         super().__init__()
         self.graph = fx.Graph()
         self.params = {}
+        self.makers = {}  # node of the fx graph -> the node of the model that it was made for
         self._param_nodes = {}
 
     def proxy(self, node):
@@ -99,14 +100,15 @@ class Graph(fx.proxy.TracerBase):
         node = self.graph.create_node(kind, target, args, kwargs, name, type_expr)
         if kind in ("call_function", "call_method"):
             try:
-                node.meta["val"] = self._infer(node)
+                node.meta["val"] = self.infer(node)
             except Exception:
                 self.erase_from(mark)
                 raise
         return node
 
-    def _infer(self, node):
-        args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
+    def infer(self, node, value_of=lambda n: n.meta["val"]):
+        """What the call ``node`` makes of values without data, those of its arguments being ``value_of(argument)``."""
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), value_of)
         with torch.no_grad():
             if node.op == "call_method":
                 return getattr(args[0], node.target)(*args[1:], **kwargs)
@@ -155,7 +157,12 @@ class Graph(fx.proxy.TracerBase):
             if node.op == "get_attr":
                 self.params.pop(node.target, None)
                 self._param_nodes = {k: n for k, n in self._param_nodes.items() if n is not node}
+            self.makers.pop(node, None)
             self.graph.erase_node(node)
+
+    def made_for(self, maker, mark):
+        """Note for which node of the model everything was made that was appended after the graph had ``mark`` nodes."""
+        self.makers.update(dict.fromkeys(list(self.graph.nodes)[mark:], maker))
 
     # an expression has no value, so Python may not decide, count or loop on it
     def to_bool(self, obj):

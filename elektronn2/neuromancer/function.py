@@ -175,6 +175,7 @@ class Function:
         self.gradients = list(gradients)
         self.names = names or [i.node.name for i in self.inputs]
         self.shapes = shapes or [None] * len(self.inputs)
+        self._fitting = set()  # sizes of inputs that are known to go together
         self.last_exec_time = 0.0
         self.finite = True
         self.settings = self._module = self._run = self._was_on = None
@@ -370,7 +371,64 @@ class Function:
             widths = [max(map(len, column)) for column in zip(*rows)]
             table = "\n".join("  " + "  ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in rows)
             raise TypeError(f"Wrong inputs for {self.name}: " + "; ".join(problems) + f".\n{table}")
+        sizes = tuple(tuple(a.shape) for a in arrays)
+        if sizes not in self._fitting and any(None in (s or ()) for s in self.shapes):
+            self._check_open(sizes)
+            self._fitting.add(sizes)
         return arrays
+
+    def _check_open(self, sizes):
+        """Work out all sizes from those given for what was left open. ValueError naming the node where they do not fit."""
+        tracer, chosen = self.outputs[0].tracer, 0 if self.mode == "train" else 1
+        stops = [e.node for e in self.inputs]
+        values = {e.node: torch.empty(s, dtype=e.meta.dtype, device="meta") for e, s in zip(self.inputs, sizes)}
+
+        def value_of(n):
+            return values[resolve(n, chosen, stops)]
+
+        def size_of(node):
+            return tuple(value_of(node.output.node).shape)
+        for n in reachable([e.node for e in (*self.outputs, *(e for _, e in self.updates))], stops, chosen):
+            maker = tracer.makers.get(n)
+            if n not in values:
+                try:
+                    values[n] = tracer.infer(n, value_of) if n.op.startswith("call") else n.meta["val"]
+                except (RuntimeError, ValueError, IndexError) as error:
+                    if maker is None:
+                        raise
+                    raise ValueError(sizes_differ(maker, maker.parents, size_of=size_of) or does_not_fit(
+                        maker, size_of, error)) from error
+            if maker is not None and maker.joined and maker.output.node is n:
+                problem = sizes_differ(maker, *maker.joined, size_of=size_of)
+                if problem:
+                    raise ValueError(problem)
+
+
+def sizes_differ(node, parents, but_axis=None, *, size_of):
+    """What is wrong if sizes of parents differ that were left open, else ''. ``size_of``: parent -> its sizes now."""
+    first = parents[0]
+    for other in parents[1:]:
+        for i, (tag, n) in enumerate(zip(first.shape.tags, size_of(first))):
+            if i == but_axis or first.shape[i] is not None or not other.shape.hastag(tag) or other.shape[tag] is not None:
+                continue
+            m = size_of(other)[other.shape.tag2index(tag)]
+            if n != m:
+                return (f"{type(node).__name__.removeprefix('_')} {node.name!r}: sizes on axis {tag!r}, which were left "
+                        f"open, differ: {first.name!r} has {n}, {other.name!r} has {m}. Give inputs whose sizes go "
+                        "together.")
+    return ""
+
+
+def does_not_fit(node, size_of, error):
+    """What is wrong if a node cannot be computed from the present sizes of its parents: by its own rule, else torch's."""
+    parents = ", ".join(f"{p.name!r} {size_of(p)}" for p in node.parents)
+    spatial = [[size_of(p)[i] for i in p.shape.spatial_axes] for p in node.parents]
+    try:
+        for k, sizes in enumerate(zip(*spatial)):
+            node._axis_size(k, *sizes)
+    except ValueError as rule:
+        error = rule
+    return f"{type(node).__name__} {node.name!r} cannot be computed from {parents}: {error}"
 
 
 def all_finite(tensor, others=()):

@@ -36,6 +36,7 @@ def check_target(node, pred, target, f=None, hint=""):
     if wanted.tags != target.shape.tags or differ(wanted, target.shape):
         raise ValueError(f"{what(node)}: {target.name!r} has shape {target.shape}, needed is {wanted} to go with "
                          f"{pred.name!r}. {hint}".rstrip())
+    node.joined = (pred, target), wanted.tag2index("f") if wanted.hastag("f") else None
 
 
 def target_of(node, pred, target):

@@ -565,6 +565,10 @@ def AutoMerge(parent1, parent2, upconv_n_f=None, merge_mode="concat", disable_up
                 low = Conv(low, upconv_n_f, **{"filter_shape": 1, **kwargs})
         crop_low, crop_high = [], []
         for tag, n, m in zip(low.shape.spatial_tags, low.shape.spatial_shape, high.shape.spatial_shape):
+            if n is None or m is None:
+                raise ValueError(f"AutoMerge: sizes on axis {tag!r} are open, so it is not known what to crop: {low.name!r} "
+                                 f"is {low.shape}, {high.name!r} is {high.shape}. Give the input a size; modelload(file, "
+                                 "imposed_patch_size=...) changes it later.")
             if (n - m) % 2:
                 raise ValueError(f"AutoMerge: sizes on axis {tag!r} differ by an odd number, so no symmetric crop fits: "
                                  f"{low.name!r} is {low.shape}, {high.name!r} is {high.shape}. Change the patch size "

@@ -97,6 +97,7 @@ class NodeType(type):
             node.name = name
             model.register_node(node, arguments)
             node._finalize()
+            model.graph.made_for(node, mark)
         except Exception as error:
             model.forget_node(name)
             model.graph.erase_from(mark)
@@ -172,6 +173,7 @@ class Node(metaclass=NodeType):
 
     is_source = False
     upsamples = False  # whether the output has a higher resolution than the input, which rules out max-fragment pooling
+    joined = None  # (parents whose sizes must be equal when they are open, an axis on which they need not), if there are any
     like = None  # for targets: {"node": name, "override_f": size} of what the shape was copied from
 
     def __init__(self, parent, name="", print_repr=False):

@@ -212,7 +212,9 @@ def check_features(node, parent, dtype=None):
 
 def merged_shape(node, parents, equal_f=True, axis=None):
     """Shape of a node that joins ``parents`` voxel by voxel: all sizes but ``axis`` must agree, and, where they
-    depend on the same source, strides and positions too. ValueError naming nodes, axis and shift."""
+    depend on the same source, strides and positions too. ValueError naming nodes, axis and shift; open sizes are compared
+    when the node is called."""
+    node.joined = tuple(parents), axis
     first, shape = parents[0], parents[0].shape
     what = f"{type(node).__name__} {node.name!r}"
     for other in parents[1:]:

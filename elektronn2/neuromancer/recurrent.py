@@ -77,6 +77,8 @@ class _Cell(Node):
         self.make_param("b", b, (columns, 2) if activation_func == "prelu" else (columns,), bias_init(activation_func),
                         apply_reg=False)
 
+        self.joined = None  # an open size of the memory may be 1, too
+
     def _cell(self, function):
         """What ``function`` makes of the parent, the memory and the weights."""
         w, b = (p.as_expression_of(self.model.graph) for p in (self.w, self.b))

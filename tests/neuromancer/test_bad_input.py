@@ -390,6 +390,83 @@ def test_function_of_two_models():
             make_func(inputs, output)()
 
 
+def opened(size=(1, 2, None, 7), n_f=2):
+    """Two inputs of open sizes, 'p' and 'q', the second one of n_f features."""
+    return [nm.Input((size[0], f, *size[2:]), "b,f,x,y"[:2 * len(size) - 1], name=name, **QUIET)
+            for name, f in (("p", 2), ("q", n_f))]
+
+
+def softmaxed(p, q):
+    return nm.Softmax(p, name="s", **QUIET), q
+
+
+def skipping():
+    p = nm.Input((1, 2, None, 8), "b,f,x,y", name="p", **QUIET)
+    return nm.Concat([p, nm.UpConv(nm.Pool(p, 2, **QUIET), 2, 2, name="q", **QUIET)], **QUIET)
+
+
+def same(parent):
+    return conv(parent, 2, 3, conv_mode="same", name="c")
+
+
+MEET = {
+    "Concat": (lambda: nm.Concat(opened(), **QUIET), (1, 2, 5, 7), (1, 2, 6, 7), "'x'.* 'p' has 5, 'q' has 6"),
+    "Add": (lambda: nm.Add(*map(same, opened()), **QUIET), (1, 2, 5, 7), (1, 2, 6, 7), "'x'.* 'c' has 5, 'c1' has 6"),
+    "Add to one": (lambda: nm.Add(*opened(), **QUIET), (1, 2, 1, 7), (1, 2, 6, 7), "'x'.* 'p' has 1, 'q' has 6"),
+    "MultMerge": (lambda: nm.MultMerge(*opened((None, 2)), **QUIET), (3, 2), (1, 2), "'b'.* 'p' has 3, 'q' has 1"),
+    "SquaredLoss": (lambda: nm.SquaredLoss(*opened(), **QUIET), (1, 2, 6, 7), (1, 2, 1, 7), "'x'.* 'p' has 6, 'q' has 1"),
+    "MultinoulliNLL": (lambda: nm.MultinoulliNLL(*softmaxed(*opened(n_f=1)), True, **QUIET), (1, 2, 5, 7), (1, 1, 6, 7),
+                       "'x'.* 's' has 5, 'q' has 6"),
+    "Errors": (lambda: nm.Errors(*softmaxed(*opened(n_f=1)), True, **QUIET), (1, 2, 5, 7),
+               (1, 1, 6, 7), "'x'.* has 5, 'q' has 6"),
+    "class of one's own": (lambda: Own(opened(), torch.add), (1, 2, 5, 7), (1, 2, 6, 7), "'x'.* 'p' has 5, 'q' has 6"),
+    "U-Net": (skipping, (1, 2, 9, 8), None, "'x'.* 'p' has 9, 'q' has 8"),
+}
+
+
+@pytest.mark.parametrize("name", MEET)
+def test_open_sizes_that_meet(name):
+    """What does not go together is said by the node where it meets, also where one of the sizes is 1; the rest is fine."""
+    make, first, second, message = MEET[name]
+    node = make()
+    ones = [np.ones(s, "float32") for s in (first, second) if s]
+    for _ in range(2):  # it is not forgotten
+        with pytest.raises(ValueError, match=f"{node.name!r}: sizes on axis {message}. Give inputs whose sizes"):
+            node(*ones)
+    good = [np.ones([m if n is None else n for n, m in zip(s.shape, (2, 2, 8, 8))], "float32") for s in node.input_nodes]
+    assert np.isfinite(node(*good)).all()
+
+
+def test_open_sizes_in_training():
+    p, q = opened((None, 2, 6, 7))
+    loss = nm.AggregateLoss(nm.SquaredLoss(same(p), q, name="s", **QUIET), **QUIET)
+    loss.model.designate_nodes("p", loss_node=loss)
+    one, two = np.ones((1, 2, 6, 7), "float32"), np.ones((2, 2, 6, 7), "float32")
+    for call in (loss.model.trainingstep, loss.model.loss, loss.model.gradients):
+        with pytest.raises(ValueError, match="'s': sizes on axis 'b'.* 'c' has 2, 'q' has 1"):
+            call(two, one)
+        call(two, two)
+
+
+def test_open_sizes_that_may_differ():
+    """Along the axis that is joined, and where a memory is stretched."""
+    node = nm.Concat(opened(), axis="x", **QUIET)
+    assert node(np.ones((1, 2, 5, 7)), np.ones((1, 2, 6, 7))).shape == (1, 2, 11, 7)
+    x, h = opened((None, 2))
+    assert nm.GRU(x, h, 2, **QUIET)(np.ones((3, 2)), np.ones((1, 2))).shape == (3, 2)
+
+
+def test_an_open_size_that_is_too_small():
+    node = conv(nm.Input((1, 2, None, 7), "b,f,x,y", name="p", **QUIET), 2, 5)
+    with pytest.raises(ValueError, match=r"Conv 'conv' cannot be computed from 'p' \(1, 2, 3, 7\): Spatial axis 'x'"):
+        node(np.ones((1, 2, 3, 7), "float32"))
+
+
+def test_open_sizes_of_a_merge():
+    with pytest.raises(ValueError, match="AutoMerge: sizes on axis 'x' are open, so it is not known what to crop"):
+        nm.AutoMerge(*opened(), **QUIET)
+
+
 # -- classes that are left out --------------------------------------------------------------------------
 LEFT_OUT = ["GenericInput", "SkelGetBatch", "SkelGridUpdate", "SkelLoss", "SkelLossRec", "SkelPrior"]
 
