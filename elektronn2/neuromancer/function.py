@@ -359,11 +359,15 @@ class Function:
                                 f"convert with .astype({expression.dtype!r}) if rounding is fine")
             else:
                 arrays[i] = converted
-            if shape is not None and (len(shape) != array.ndim or any(
-                    n is not None and n != m for n, m in zip(shape, array.shape))):
+            if shape is not None and len(shape) != array.ndim:
                 missing = len(shape) - array.ndim
                 hint = f" (axes are missing; x[{', '.join(['None'] * missing)}] adds them in front)" * (0 < missing < 3)
                 problems.append(f"{self.names[i]}: shape {tuple(array.shape)} does not fit{hint}")
+            elif shape is not None and any(n is not None and n != m for n, m in zip(shape, array.shape)):
+                source = expression.tracer.makers.get(expression.node)
+                tags = source.shape.tags if source is not None else range(len(shape))
+                axes = [repr(t) for t, n, m in zip(tags, shape, array.shape) if n is not None and n != m]
+                problems.append(f"{self.names[i]}: shape {tuple(array.shape)} does not fit on axis {', '.join(axes)}")
         if problems:
             rows = [("input", "needed shape", "dtype", "given shape", "dtype")]
             rows += [(n, str(tuple(s)) if s is not None else "any", e.dtype, str(tuple(a.shape)), d)

@@ -27,7 +27,7 @@ from elektronn2.neuromancer.rebuild import (
     stored_params,
 )
 from elektronn2.utils.basic import pretty_string_ops
-from elektronn2.utils.validate import suggest
+from elektronn2.utils.validate import short, suggest
 
 __all__ = ["Model", "kernel_lists_from_node_descr", "modelload", "params_from_model_file", "rebuild_model",
            "simple_cnn"]
@@ -225,6 +225,8 @@ class Model(GraphManager):
             for (node, param), value in zip(slots, values):
                 by_node.setdefault(node, {})[param] = value
             values = by_node
+        if not isinstance(values, dict):
+            raise TypeError(f"Parameters of model {self.name!r} are set from a dict, a list or a file, got {short(values)}.")
         for name in values:
             if name not in self.nodes:
                 raise KeyError(f"Model {self.name!r} has no node {name!r}.{suggest(name, self.nodes)}")

@@ -16,7 +16,7 @@ from elektronn2.neuromancer.registry import NODES
 from elektronn2.neuromancer.shape import TaggedShape
 from elektronn2.neuromancer.variables import ConstantParam, TransposedParam, VariableParam, VariableWeight, debiased
 from elektronn2.utils.basic import pretty_string_ops
-from elektronn2.utils.validate import short, suggest
+from elektronn2.utils.validate import as_int, short, suggest
 
 logger = logging.getLogger("elektronn2log")
 
@@ -369,6 +369,8 @@ class Node(metaclass=NodeType):
         skipped with a note); ValueError for a constant parameter, unless ``skip_const``. A node that does not measure
         statistics takes running averages without the share of their initial value.
         """
+        if not isinstance(value_dict, dict):
+            raise TypeError(f"Parameters of node {self.name!r} are set from a dict, name -> array, got {short(value_dict)}.")
         if "init_weight" not in self.params:
             value_dict = debiased(value_dict)
         for name, value in value_dict.items():
@@ -490,6 +492,7 @@ class Node(metaclass=NodeType):
 
     def _time(self, n_samples, n_warmup):
         """Times of calls, in ms."""
+        n_samples = as_int(n_samples, "n_samples")
         self()
         arrays, samples = self._random_inputs(), []
         for i in range(n_warmup + n_samples):

@@ -62,6 +62,8 @@ def _read(file_name, allow_functions=False):
 
 def rebuild_model(model, override_mfp_to_active=False, imposed_patch_size=None, name=None, **kwargs):
     """A new model like ``model``, changed as :func:`modelload` describes, with new optimisers; ``model`` stays as it is."""
+    if not isinstance(model, GraphManager):
+        raise TypeError(f"rebuild_model takes a model, such as node.model, got {short(model)}; modelload reads files.")
     kwargs.setdefault("allow_functions", True)
     return _rebuild(*serialize.describe(model), override_mfp_to_active, imposed_patch_size,
                     kwargs.pop("imposed_batch_size", None), name, **kwargs)
