@@ -53,6 +53,9 @@ def as_augmentations(given):
             if key not in known:
                 raise TypeError(f"augmentations: {name} has no argument {key!r}.{suggest(str(key), known)} Known: "
                                 f"{', '.join(known)}.")
+        if missing := [key for key in required_arguments(AUGMENTATIONS[name]) if key not in arguments]:
+            raise TypeError(f"augmentations: {name} needs {' and '.join(missing)}, as in "
+                            f"({name!r}, dict({missing[0]}=...)).")
         probability = arguments.pop("probability", 1)
         if not isinstance(probability, (bool, int, float, np.number)) or not 0 <= probability <= 1:
             raise ValueError(f"augmentations: probability of {name} must be a number in 0..1, got {probability!r}.")
@@ -82,3 +85,13 @@ def argument_names(function):
     ['level']
     """
     return [k for k in inspect.signature(function).parameters if k not in ("data", "image", "data_overwrite", "rng")]
+
+
+def required_arguments(function):
+    """Those of :func:`argument_names` that have no default.
+
+    >>> required_arguments(non_geometric_augmentation.grey_augment)
+    ['channels']
+    """
+    known = inspect.signature(function).parameters
+    return [name for name in argument_names(function) if known[name].default is inspect.Parameter.empty]

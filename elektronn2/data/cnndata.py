@@ -12,8 +12,9 @@ from tqdm import tqdm
 from elektronn2.data import non_geometric_augmentation as nga
 from elektronn2.data.augmentations import augment, check_augmentations
 from elektronn2.data.edits import Recipe
-from elektronn2.data.explain import Explanation, Facts
+from elektronn2.data.explain import Explanation, Facts, source_box
 from elektronn2.data.image import BORDER_MODES, COPIES, EDGES, as_nhood, fit_border, make_affinities, make_nhood_targets
+from elektronn2.data.input_checks import IGNORE, InputChecks, Notes
 from elektronn2.data.io import check_files, file_list, title
 from elektronn2.data.masks import Masked
 from elektronn2.data.pullback import WarpingOOBError, free_threads
@@ -37,6 +38,7 @@ from elektronn2.data.transformations import check_vectors, get_warped_slice
 from elektronn2.data.volumes import open_volume
 from elektronn2.data.volumes.h5 import ll_masks
 from elektronn2.data.volumes.opening import open_stored
+from elektronn2.data.volumes.volume import box_text
 from elektronn2.data.warp_fit import what_fits
 from elektronn2.utils.basic import as_float
 from elektronn2.utils.validate import as_int, suggest
@@ -44,7 +46,6 @@ from elektronn2.utils.validate import as_int, suggest
 logger = logging.getLogger("elektronn2log")
 
 MAX_DRAWS = 200  # of a warp, or of a place with enough labels, for one sample
-IGNORE = -666  # the target where labels are NaN; losses leave out all negative targets
 OPTIONS = [f.name for f in fields(BatchOptions)]
 
 
@@ -139,16 +140,16 @@ class BatchCreatorImage:
         self.seed = as_seed(seed)
         self.target_vec_ix = as_triples(target_vec_ix)
         self.target_discrete_ix = as_channels("target_discrete_ix", target_discrete_ix)
-        self._beyond = {}  # image channel: where and how far its values leave 0..1
-        self._next, self._lock, self._warned = {"train": 0, "valid": 0}, threading.Lock(), set()
+        self._next, self._lock, self._notes = {"train": 0, "valid": 0}, threading.Lock(), Notes()
         self._take_geometry(input_node, target_node)
         self.targets = None if targets is None else TargetMaker(targets, self.ndim, aniso_factor)
+        self.checks = InputChecks(input_node.shape["f"], self.t_dtype, self.n_class, self.targets, self._notes)
         if self.mode == "img-scalar" and (targets is not None or label_offset is not None or m_files):
             raise ValueError("targets, label_offset and m_files are for labels with spatial axes.")
         self._read(d_pairs, l_pairs, m_pairs, as_offsets(label_offset, len(d_pairs)), valid_cubes, cube_prios,
                    max_ram)
         self._check_channels(target_node.shape)
-        self.n_successful_warp = self.n_failed_warp = 0
+        self.n_successful_warp = self.n_failed_warp = self._n_patches = self._n_labelled = 0
         logger.info("%s", self)
 
     def __getstate__(self):
@@ -171,7 +172,7 @@ class BatchCreatorImage:
                              f"{target}. Give the nodes this order of axes.")
         if None in source.spatial_shape:
             raise ValueError(f"The input {source} leaves its size open: patches need a fixed one.")
-        self.mode, self.n_f = "img-img" if target.ndim else "img-scalar", source["f"]
+        self.mode = "img-img" if target.ndim else "img-scalar"
         self.patch_size = np.array(source.spatial_shape)
         self.strides, self.offsets = np.array(target.strides), np.array(target.offsets)
         if self.strides.dtype == object:
@@ -220,6 +221,7 @@ class BatchCreatorImage:
             self._choose_stream(files, max_ram)
         cubes = [read(where, *cube, offset) for where, cube, offset
                  in tqdm(zip(names, files, label_offsets), "Reading", len(files), unit="cube", delay=2, leave=False)]
+        cubes = complete_masks(cubes)
         counts = [len(c.labels) for c in cubes]
         if len(set(counts)) > 1:
             raise ValueError(f"All cubes must have equally many label channels; they have {counts}, in this order.")
@@ -228,7 +230,7 @@ class BatchCreatorImage:
                        "valid": [c for i, c in enumerate(cubes) if i in valid]}
         self.train_d, self.valid_d = ([c.image for c in self._cubes[source]] for source in ("train", "valid"))
         self.train_l, self.valid_l = ([c.labels for c in self._cubes[source]] for source in ("train", "valid"))
-        self.t_n_f = counts[0]
+        self.n_f, self.t_n_f = self.checks.n_f, counts[0]
         if self.cube_prios is None:
             self.cube_prios = as_shares([np.prod(c.labels.shape) for c in self._cubes["train"]], len(self.train_d))
         self.n_labelled_pixel = int(sum(np.prod(c.labels.shape[1:]) if self.h5stream else np.count_nonzero(c.labels[0] >= 0)
@@ -244,17 +246,20 @@ class BatchCreatorImage:
             self.h5stream = True
 
     def _read_volumes(self, where, image, labels, mask, label_offset):
-        self._check_image(where, image)
+        self.checks.image(where, image)
         patch, offsets, _, target_ps = self._volume_geometry()
-        check_fit(where, image.shape[1:], labels.shape[1:], patch, offsets, target_ps, label_offset)
+        cuts = [range(0, int(n), int(stride)) for n, stride in zip(self.target_ps, self.strides)]
+        self.checks.are_numbers(where, labels)
+        check_fit(where, image.shape[1:], labels.shape[1:], patch, offsets, target_ps, label_offset, cuts)
         ll_mask = ll_masks(where, labels)
         if mask is not None:
+            self.checks.are_numbers(where, mask, "values of the mask")
             labels = Masked(where, labels, mask)
         if self.h5stream:
             return Cube(image, labels, ll_mask, where, True, label_offset)
         image, labels = image.load(), labels.load()
-        self._check_values(where, image)
-        return Cube(image, labels, ll_mask, where, self._check_labels(where, labels), label_offset)
+        self.checks.values(where, image)
+        return Cube(image, labels, ll_mask, where, self.checks.labels(where, labels), label_offset)
 
     def _read_scalar(self, where, d_file, l_file, *_):
         axes = ("xy", "fxy", "fzxy") if self.ndim == 2 else self._default_axes
@@ -262,11 +267,12 @@ class BatchCreatorImage:
         if (image.shape[1] > 1 or "z" in image.axes) != (self.ndim == 3):
             raise ValueError(f"{where}: the input has {self.ndim} spatial axes, the image shape {image.stored.array.shape}.")
         image, label = image.load(), np.atleast_1d(stored.array[()])
+        self.checks.are_numbers(where, label)
         image = image[:, 0] if self.ndim == 2 else image
         if stored.close:
             stored.close()
-        self._check_image(where, image)
-        self._check_values(where, image)
+        self.checks.image(where, image)
+        self.checks.values(where, image)
         fitted = fit_border(image, self.patch_size, self.border_mode)
         if fitted.shape[1:] != tuple(self.patch_size):
             raise ValueError(f"{where}: border_mode={self.border_mode!r} leaves the image at {fitted.shape}, but the input "
@@ -274,95 +280,7 @@ class BatchCreatorImage:
         if label.ndim != 1:
             raise ValueError(f"{where}: the target has no spatial axes, so the label must be a number or a vector, but it "
                              f"has shape {label.shape}.")
-        mask, labelled = np.zeros((2, len(label)), np.int16), self._check_labels(where, label)
-        return Cube(as_float(fitted).astype(np.float32), label, mask, where, labelled)
-
-    def _check_image(self, where, image):
-        """Whether the network can take the image."""
-        try:
-            as_float(np.zeros(1, image.dtype))
-        except TypeError as error:
-            signed = " Or are images and labels exchanged?" * (image.dtype.kind == "i")
-            raise TypeError(f"{where}: {error}{signed}") from None
-        self.n_f = self.n_f or len(image)  # the input node may leave it open
-        if len(image) != self.n_f:
-            raise ValueError(f"{where}: the image has {len(image)} channels, but the input node, or the first cube, has "
-                             f"{self.n_f}. It has shape {tuple(image.stored.array.shape)}, read as axes {image.axes}.")
-
-    def _check_values(self, where, image):
-        """Whether the values of an image (f, ...) are finite and, as far as can be seen, scaled to 0..1."""
-        if image.dtype == np.uint16 and 0 < image.max() < 65535 / 16:
-            self._warn_once("scale", "%s: the image is uint16, of which 65535 becomes 1, but its largest value is %d: the "
-                            "network gets values up to %.3f. If these are 12 bits or less, scale them, for example "
-                            "raw.astype('float32') / raw.max().", where, image.max(), image.max() / 65535)
-        if image.dtype.kind != "f":
-            return
-        space = tuple(range(1, image.ndim))
-        for channel, (low, high) in enumerate(zip(image.min(space), image.max(space))):
-            if not np.isfinite([low, high]).all():
-                count = image.size - np.count_nonzero(np.isfinite(image))
-                raise ValueError(f"{where}: {count:,} of {image.size:,} values of the image are NaN or infinite, which "
-                                 f"would spoil all weights; they lie in {box_of(~np.isfinite(image))}. Replace them, for "
-                                 "example raw[~np.isfinite(raw)] = 0.")
-            if max(-low, high) > 16:  # also of standardised images
-                self._warn_once("large", "%s: channel %d of the image has values %g to %g, and floating-point images are "
-                                "taken as they are. Networks learn badly from values that large: scale the image to about "
-                                "0..1, for example raw / 255.", where, channel, low, high)
-            if low < -1e-3 or high > 1 + 1e-3:
-                self._beyond.setdefault(channel, f"{where}: channel {channel} of the image has values {low:g} to {high:g}")
-
-    def _note_clipping(self, options):
-        """Warn once if grey values outside of 0..1 are lost."""
-        everything = options.nga_blur_noise_probability or options.augmentations
-        clipped = range(self.n_f) if everything else options.grey_augment_channels or ()
-        if found := [self._beyond[c] for c in clipped if c in self._beyond]:
-            self._warn_once("clipping", "%s, but grey_augment_channels, nga_blur_noise_probability and augmentations "
-                            "clip to 0..1. Scale the image first: divide values of 0 to 255 by 255.", found[0])
-
-    def _check_labels(self, where, labels):
-        """Whether the target can hold the labels, and they are classes if it needs such; tells whether any is labelled.
-
-        Below 0 they are unlabelled, but in targets of real numbers only -666 is.
-        """
-        whole, kind = self.t_dtype.kind in "iu", f"{self.t_dtype}. Give it dtype='float32'"
-        if self.targets and not self.targets.makes_ids:
-            return self._check_ids(where, labels[0])
-        if self.n_class:
-            kind = f"class ids, for {self.n_class} classes. Is this the right file? If so, round the labels"
-        if labels.dtype.kind == "f":
-            labels = np.where(np.isnan(labels), IGNORE, labels)
-            if (whole or self.n_class) and np.any(labels != np.floor(labels)):
-                raise ValueError(f"{where}: the labels are no whole numbers in {box_of(labels != np.floor(labels))}, but "
-                                 f"the target node has {kind}.")
-        low, high = labels.min(), labels.max()
-        if self.n_class and high >= self.n_class:
-            classes = "only class 0" if self.n_class == 1 else f"{self.n_class} classes (0 to {self.n_class - 1})"
-            raise ValueError(f"{where}: labels go up to {high:g}, but the network has {classes}; larger ones lie in "
-                             f"{box_of(labels >= self.n_class)}. "
-                             "Renumber the labels, for example (lab > 0).astype('int16'), mark what is unlabelled by -1, or "
-                             "give the network more classes. Is this the right file?")
-        limits = np.iinfo(self.t_dtype) if whole else None
-        if whole and not (limits.min <= low and high <= limits.max):
-            beyond = box_of((labels < limits.min) | (labels > limits.max))
-            raise ValueError(f"{where}: labels of {low} to {high} do not fit into the target's {self.t_dtype} ({limits.min} "
-                             f"to {limits.max}; NaN becomes {IGNORE}); the others lie in {beyond}. Renumber "
-                             "them, or give the target node another dtype.")
-        if self.t_dtype == np.float32 and labels.dtype.kind in "iu" and high > 2 ** 24:
-            self._warn_once("float32", "%s: labels up to %d lose digits in float32, so that some become equal. Renumber "
-                            "them, or give the target node dtype='int32'.", where, high)
-        return bool(high >= 0 if whole or self.n_class else low != IGNORE or high != IGNORE)
-
-    def _check_ids(self, where, ids):
-        """Whether labels (z, x, y) are ids of objects, of which targets are made; tells whether any is labelled."""
-        if ids.dtype.kind == "f":
-            wrong = (ids != np.floor(ids)) & ~np.isnan(ids)
-            if wrong.any():
-                raise ValueError(f"{where}: targets are made of ids, but the labels are no whole numbers in "
-                                 f"{box_of(wrong)}. Is this the right file?")
-        elif ids.dtype == np.uint64 and ids.max() >= 2 ** 63:
-            raise ValueError(f"{where}: ids go up to {ids.max()}, in {box_of(ids >= 2 ** 63)}, but targets are made of "
-                             "int64. Renumber them.")
-        return bool(np.any(ids >= 0))
+        return Cube(as_float(fitted).astype(np.float32), label, None, where, self.checks.labels(where, label))
 
     def _check_labelled(self, cubes, valid):
         """Whether there is something to learn from; ll_mask may say something of unlabelled voxels, too."""
@@ -376,34 +294,12 @@ class BatchCreatorImage:
                            "learnt: leave them out, or number the classes from 0 on.", names)
 
     def _check_channels(self, target):
+        """Whether the target can hold the labels, or what is made of them."""
         if self.mode == "img-scalar" and "f" in target.tags and target["f"] != self.t_n_f:
             raise ValueError(f"The labels have {self.t_n_f} values per image, but the target node is {target}.")
-        used = [i for triple in self.target_vec_ix or () for i in triple]
+        self.checks.label_channels(len(self.train_l[0]), self.target_vec_ix, self.target_discrete_ix)
         if self.targets:
-            self._check_targets(target, used)
-        n_labels = len(self.train_l[0])
-        if bad := [i for i in used + list(self.target_discrete_ix or ()) if i not in range(n_labels)]:
-            raise ValueError(f"target_vec_ix and target_discrete_ix name channels {bad} of labels that have {n_labels}.")
-        interpolated = self.target_discrete_ix is not None and set(self.target_discrete_ix) != set(range(n_labels))
-        if (self.t_dtype.kind != "f" or self.n_class) and (used or interpolated):
-            kind = "class ids. Name" if self.n_class else f"{self.t_dtype}. Give it dtype='float32', or name"
-            raise ValueError(f"Vectors and interpolated labels are no whole numbers, but the target node has {kind} all "
-                             "channels in target_discrete_ix.")
-
-    def _check_targets(self, target, vectors):
-        """Whether the target can hold what is made of ids."""
-        if 0 in vectors or (self.target_discrete_ix is not None and 0 not in self.target_discrete_ix):
-            raise ValueError("targets are made of ids in label channel 0: name it in target_discrete_ix, not target_vec_ix.")
-        made = self.targets(np.zeros((self.t_n_f, *self.targets.margin.sum(1) + 1), np.int64))
-        self.t_n_f, steps = len(made), ", ".join(name for name, _ in self.targets.steps)
-        if target["f"] not in (None, self.t_n_f):
-            raise ValueError(f"targets={steps!r} makes {self.t_n_f} channels, but the target node is {target}. Give it "
-                             f"override_f={self.t_n_f}.")
-        if made.dtype.kind == "f" and (self.t_dtype.kind != "f" or self.n_class):
-            raise ValueError(f"targets={steps!r} makes real numbers, but the target node has {self.t_dtype}"
-                             f"{' and is for classes' * bool(self.n_class)}. Give it dtype='float32' and a loss on numbers.")
-        if self.n_class and (self.targets.n_class or 0) > self.n_class:
-            raise ValueError(f"targets={steps!r} makes {self.targets.n_class} classes, but the network has {self.n_class}.")
+            self.t_n_f = self.checks.made_targets(self.t_n_f, target)
 
     # -- samples ---------------------------------------------------------------------------------
     def getbatch(self, batch_size=1, source="train", grey_augment_channels=None, warp=False, warp_args=None,
@@ -518,10 +414,7 @@ class BatchCreatorImage:
         if not options.warp:
             return
         key = f"fit {options.warp_args}"
-        with self._lock:
-            first = key not in self._warned
-            self._warned.add(key)
-        if not first:
+        if not self._notes.first(key):
             return
         patch, offsets, strides, target_ps = self._volume_geometry()
         arguments = {"aniso_factor": self.aniso_factor, **(options.warp_args or {})}
@@ -536,7 +429,7 @@ class BatchCreatorImage:
                            tuple(map(int, self.patch_size)), cure)
 
     def _of(self, source):
-        if source not in self._cubes:
+        if source not in ("train", "valid"):
             raise ValueError(f"source must be 'train' or 'valid', got {source!r}.")
         if not self._cubes[source]:
             raise ValueError("There are no validation cubes: name some in valid_cubes.")
@@ -563,13 +456,12 @@ class BatchCreatorImage:
         facts.cube = cube.name
         facts.lap("reading and warping")
         if self.h5stream:
-            self._check_values(f"A patch of {cube.name}", image.source if defer else image)
-            self._check_labels(f"A patch of {cube.name}", target)
-            facts.lap("checks")
+            self._check_patch(facts, image.source if defer else image, target)
         if defer:
             image = Recipe(image.shape, image)
         if source == "train":
-            self._note_clipping(options)
+            everything = options.nga_blur_noise_probability or options.augmentations
+            self.checks.clipping(range(self.n_f) if everything else options.grey_augment_channels or ())
             image = _spoil(image, options, rng, facts.augmentations)
             facts.lap("grey values")
         if target.dtype.kind == "f":
@@ -581,6 +473,21 @@ class BatchCreatorImage:
         arrays = (image if defer else np.ascontiguousarray(image), *map(np.ascontiguousarray, targets), *masks)
         facts.lap("targets")
         return arrays, facts
+
+    def _check_patch(self, facts, image, target):
+        """What is checked at once of volumes in memory, of one patch of volumes in files."""
+        box = source_box(facts.matrix, self._volume_geometry()[0])[1]
+        where = f"Sample {facts.index}, a patch of {facts.cube} from image voxels {box_text(box, 'zxy')}"
+        self.checks.values(where, image)
+        labelled = self.checks.labels(where, target)
+        with self._lock:
+            self._n_patches, self._n_labelled = self._n_patches + 1, self._n_labelled + labelled
+            nothing = self._n_patches >= MAX_DRAWS and not self._n_labelled
+        if nothing:
+            self._notes.warn("unlabelled", "Nothing was labelled in the first %d patches: all labels were negative or NaN, "
+                             "of which nothing is learnt. Number the classes from 0 on, or take patches where there are "
+                             "labels, by ignore_thresh.", MAX_DRAWS)
+        facts.lap("checks")
 
     def _draw_patch(self, index, source, options, augment, rng, facts, defer):
         """(cube, image, target, dict of matrix and bend); ``facts`` get what else is to be known."""
@@ -604,11 +511,11 @@ class BatchCreatorImage:
             if unlabelled <= options.ignore_thresh:
                 return best[1]
         if best is not None:
-            self._warn_once("ignore_thresh", "Sample %d: in each of %d places more than ignore_thresh=%g of the target was "
+            self._notes.warn("ignore_thresh", "Sample %d: in each of %d places more than ignore_thresh=%g of the target was "
                             "unlabelled. The best place (%.3f) was taken. Raise ignore_thresh.", index, MAX_DRAWS,
                             options.ignore_thresh, best[0])
             return best[1]
-        self._warn_once("warp", "Sample %d: %d warps in a row fell outside of the cubes, so it was cut without (later ones "
+        self._notes.warn("warp", "Sample %d: %d warps in a row fell outside of the cubes, so it was cut without (later ones "
                         "may be, too). The last: %s So far %s. Use a smaller warp_amount, no perspective, a smaller input "
                         "shape or larger cubes.", index, MAX_DRAWS, reason, self.warp_stats)
         facts.warped = False
@@ -676,13 +583,6 @@ class BatchCreatorImage:
             self.n_successful_warp += bool(warp and success)
             self.n_failed_warp += bool(warp and not success)
 
-    def _warn_once(self, what, *message):
-        with self._lock:
-            first = what not in self._warned
-            self._warned.add(what)
-        if first:
-            logger.warning(*message)
-
     @property
     def warp_stats(self):
         """How many warps succeeded and failed, as text."""
@@ -709,14 +609,18 @@ def mask_pairs(m_path, m_files, n):
     return [pairs.get(i) for i in range(n)]
 
 
-def box_of(where):
-    """The box that holds all True elements of an array, in the way it would be indexed.
+def complete_masks(cubes):
+    """The cubes, with lazy-label masks for those that have none: all classes are labelled, and none is surely absent.
 
-    >>> box_of(np.array([[0, 0, 0, 0], [0, 1, 0, 1]], bool))
-    '[1:2, 1:4]'
+    ValueError naming the cubes, if masks are of different numbers of classes, as those of a batch must not be.
     """
-    found = [np.flatnonzero(where.any(tuple(k for k in range(where.ndim) if k != axis))) for axis in range(where.ndim)]
-    return f"[{', '.join(f'{f[0]}:{f[-1] + 1}' for f in found)}]"
+    lengths = {cube.name: cube.ll_mask.shape[1] for cube in cubes if cube.ll_mask is not None}
+    if len(set(lengths.values())) > 1:
+        each = ", ".join(f"{n} in {name}" for name, n in lengths.items())
+        raise ValueError(f"ll_mask must have equally many classes in all cubes, but it has {each}.")
+    n = next(iter(lengths.values()), None)
+    return [cube if cube.ll_mask is not None else
+            cube._replace(ll_mask=np.repeat(np.array([[1], [0]], np.int16), n or len(cube.labels), 1)) for cube in cubes]
 
 
 def _turn(image, rng):

@@ -35,6 +35,22 @@ class Facts:
         self.seconds[stage], self.started = now - self.started, now
 
 
+def source_box(matrix, patch_size):
+    """Where a patch comes from: its middle (z, x, y), and the box of image voxels, [first, last + 1] for each axis.
+
+    ``matrix``: 4x4, takes voxels of the image to those of the patch.
+
+    >>> source_box(np.eye(4), (5, 9, 9))[1].tolist()
+    [[0, 5], [0, 9], [0, 9]]
+    """
+    last = np.array(patch_size) - 1
+    corners = np.array([[z, x, y] for z in (0, last[0]) for x in (0, last[1]) for y in (0, last[2])] + [last / 2])
+    points = np.c_[corners, np.ones(9)] @ np.linalg.inv(matrix).T
+    points = points[:, :3] / points[:, 3:]
+    low, high = np.floor(points[:8].min(0) + 1e-6), np.ceil(points[:8].max(0) - 1e-6) + 1
+    return points[8], np.stack((low, high), 1).astype(int)
+
+
 class Explanation:
     """Printed, it tells where a sample comes from and what was done to it; :meth:`draw` shows it.
 
@@ -48,12 +64,8 @@ class Explanation:
         self.offsets = offsets if targets is None else np.add(offsets, targets.margin[:, 0])
         self.centre = self.box = None
         if facts.matrix is not None:
-            last = np.array(patch_size) - 1
-            corners = np.array([[z, x, y] for z in (0, last[0]) for x in (0, last[1]) for y in (0, last[2])] + [last / 2])
-            points = np.c_[corners, np.ones(9)] @ np.linalg.inv(facts.matrix).T
-            points = points[:, :3] / points[:, 3:]
-            self.centre, corners = points[8], points[:8]
-            self.box = np.stack((np.floor(corners.min(0) + 1e-6), np.ceil(corners.max(0) - 1e-6)), 1).astype(int)
+            self.centre, box = source_box(facts.matrix, patch_size)
+            self.box = box - [0, 1]
 
     def __repr__(self):
         facts = self.facts

@@ -90,7 +90,7 @@ def as_nhood(nhood, ndim=3):
         array = np.asarray(nhood)
     except ValueError:  # rows of different lengths
         array = np.zeros(0)
-    if array.ndim != 2 or array.shape[1] not in (3, ndim) or array.dtype.kind not in "iu":
+    if array.ndim != 2 or not array.size or array.shape[1] not in (3, ndim) or array.dtype.kind not in "iu":
         flat = " or (n, 2), offsets (x, y)," * (ndim == 2)
         raise ValueError(f"nhood must be integers of shape (n, 3), offsets (z, x, y),{flat} but got {nhood!r}.")
     array = np.pad(array.astype(int), ((0, 0), (3 - array.shape[1], 0)))

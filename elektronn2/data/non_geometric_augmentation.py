@@ -18,7 +18,7 @@ class InvalidNonGeomAugmentParameters(ValueError):
 
 
 def grey_augment(image, channels, rng):
-    """A new image with contrast, brightness and gamma changed at random, independently in each of ``channels``.
+    """A new image with contrast, brightness and gamma changed at random, independently in each of ``channels`` (a list).
 
     d -> clip(d * a + c, 0, 1) ** g with a = 1 + 0.3 (u - 1/2), c = 0.3 (u - 1/2), g = 2 ** (2 u - 1), u uniform in [0, 1).
 
@@ -26,6 +26,10 @@ def grey_augment(image, channels, rng):
     >>> grey_augment(image, [0], np.random.default_rng(0)).dtype
     dtype('float32')
     """
+    try:
+        channels = [operator.index(c) for c in channels]
+    except TypeError:
+        raise InvalidNonGeomAugmentParameters(f"channels must be a list such as [0], got {channels!r}.") from None
     if bad := [c for c in channels if c not in range(len(image))]:
         raise InvalidNonGeomAugmentParameters(f"channels names {bad}, but the image has {len(image)}, numbered from 0.")
     image, rng = prepare(image, False, rng)
@@ -43,8 +47,7 @@ def noise_augment(data, level=0.15, data_overwrite=False, rng=None):
     >>> bool(0 <= image.min() and image.max() <= 0.1)
     True
     """
-    if not 0 <= level <= 1:
-        raise InvalidNonGeomAugmentParameters(f"noise_augment: level must lie in 0..1, got {level!r}.")
+    check_number("level", level, 0, 1)
     data, rng = prepare(data, data_overwrite, rng)
     linear(data, EVERYWHERE, 1, np.float32(level) * (rng.random(data.shape, np.float32) - np.float32(0.5)))
     clip(data, EVERYWHERE)
@@ -53,8 +56,7 @@ def noise_augment(data, level=0.15, data_overwrite=False, rng=None):
 
 def blur_augment(data, level=1, data_overwrite=False):
     """Each channel blurred by a Gaussian of standard deviation ``level`` voxels."""
-    if level < 0:
-        raise InvalidNonGeomAugmentParameters(f"blur_augment: level must not be negative, got {level!r}.")
+    check_number("level", level, 0, 1000)
     data, _ = prepare(data, data_overwrite)
     for channel in range(len(data)):
         blur(data, (channel,), level)

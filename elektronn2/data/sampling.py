@@ -30,7 +30,7 @@ def generator(seed, index):
     >>> float(generator(1, 5).random()) == float(generator(1, 5).random())
     True
     """
-    return np.random.Generator(np.random.Philox(key=[seed, index]))
+    return np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64)))
 
 
 def memory_of_machine():
@@ -41,19 +41,20 @@ def memory_of_machine():
         return float("inf")
 
 
-def check_fit(where, image_shape, label_shape, patch_size, offsets, target_ps, label_offset=None):
+def check_fit(where, image_shape, label_shape, patch_size, offsets, target_ps, label_offset=None, cuts=(range(1),) * 3):
     """Raise ValueError, beginning with ``where`` and the axis, unless patches can be cut; note what is never used.
 
     All are (z, x, y). Labels begin at voxel ``label_offset`` of the image (None: they are centred), the target of a patch
-    begins at voxel ``offsets`` of it and is ``target_ps`` long. Returns the number of positions on each axis.
+    begins at voxel ``offsets`` of it and is ``target_ps`` long. ``cuts``: for each axis of the network, by how many voxels
+    patch and target could be shorter, ascending, for the advice. Returns the number of positions on each axis.
 
     >>> check_fit("Cube 0", (12, 30, 30), (8, 20, 20), (5, 13, 13), (1, 4, 4), (3, 5, 5))
     [6, 16, 16]
     """
-    positions, few, unused = [], [], []
+    positions, few, unused, misfits, fitting = [], [], [], [], []
     begins = [None] * 3 if label_offset is None else label_offset
-    axes = zip("zxy", image_shape, label_shape, patch_size, offsets, target_ps, begins)
-    for axis, n, m, patch, offset, target, before in axes:
+    axes = zip("zxy", image_shape, label_shape, patch_size, offsets, target_ps, begins, [range(1), *cuts][-3:])
+    for axis, n, m, patch, offset, target, before, shorter in axes:
         start, after = f"{where}, axis {axis}:", patch - target - offset
         if before is None and m > n:
             raise ValueError(f"{start} the labels ({m}) are longer than the image ({n}). Are files or axes mixed up? "
@@ -62,20 +63,23 @@ def check_fit(where, image_shape, label_shape, patch_size, offsets, target_ps, l
             raise ValueError(f"{start} the labels ({m}) cannot be centred in the image ({n}), because the difference is "
                              "odd. Cut off one plane of one of them, or say by label_offset where they begin.")
         before = (n - m) // 2 if before is None else before
-        if patch > n:
-            raise ValueError(f"{start} the patch ({patch}) is larger than the image ({n}). Use a smaller input shape or a "
-                             "larger cube.")
         low, high = max(0, before - offset), min(n - patch, before + m - target - offset)
-        if low > high:
-            raise ValueError(f"{start} no patch of {patch} voxels lies in the image ({n}) with its target (voxels {offset} "
-                             f"to {offset + target - 1} of the patch) in the labels ({m}, from image voxel {before} on). "
-                             "Use a smaller input shape, label more, or leave out the cube.")
+        fitting.append(next((patch - k for k in shorter if low <= high + k), None))
+        if patch > n:
+            misfits.append(f"{start} the patch ({patch}) is larger than the image ({n}).")
+        elif low > high:
+            misfits.append(f"{start} no patch of {patch} voxels lies in the image ({n}) with its target (voxels {offset} "
+                           f"to {offset + target - 1} of the patch) in the labels ({m}, from image voxel {before} on).")
         positions.append(high - low + 1)
         lost = max(0, offset - before), max(0, after - (n - m - before))
         if any(lost):
             unused.append(f"axis {axis}: {lost[0]} + {lost[1]} of {m}")
         if positions[-1] < 10 and n >= 20:
             few.append(f"axis {axis}: {positions[-1]} for {patch} voxels in {n}")
+    if misfits:
+        cure = "Use a network with a smaller field of view" if None in fitting else (
+            f"Use an input shape of at most {tuple(fitting[-len(cuts):])}")
+        raise ValueError(f"{misfits[0]} {cure}, a larger cube with more labels, or leave it out.")
     if few:
         logger.warning("NOTE: %s: there are few positions for patches, on %s. A smaller input shape would give more "
                        "variety.", where, "; ".join(few))
@@ -123,7 +127,7 @@ class BatchOptions:
         as_augmentations(self.augmentations or ())
         for name in ("warp", "ignore_thresh", *(f.name for f in fields(self) if f.name.endswith("_probability"))):
             value = getattr(self, name)
-            if not isinstance(value, (bool, int, float, np.number)) or not 0 <= value <= 1:
+            if not isinstance(value, (bool, int, float, np.bool_, np.number)) or not 0 <= value <= 1:
                 raise ValueError(f"{name} must be True, False or a number in 0..1; got {value!r}.")
         if self.affinities not in (False, None, "malis", "affinity"):
             raise ValueError(f"affinities must be False, 'malis' or 'affinity'; got {self.affinities!r}.")

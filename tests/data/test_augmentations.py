@@ -72,6 +72,10 @@ def test_the_order_and_the_probability_count(image):
 
 
 def test_mistakes_are_named():
+    with pytest.raises(TypeError, match=r"grey_augment needs channels, as in \('grey_augment', dict\(channels=...\)\)"):
+        as_augmentations({"grey_augment": {}})
+    with pytest.raises(ValueError, match=r"augmentations: grey_augment: channels must be a list such as \[0\], got 0"):
+        check_augmentations({"grey_augment": {"channels": 0}}, (1, 4, 8, 8))
     assert as_augmentations([("cutout", None)]) == [("cutout", 1, {})]
     for given, kind, message in [
         ("cutout", TypeError, "must be a dict, or a list of pairs"), (5, TypeError, "must be a dict, or a list of pairs"),

@@ -186,6 +186,10 @@ def test_no_sample_comes_twice_when_the_batch_size_changes(plain):
     assert np.array_equal(got, [other.sample(k)[0] for k in range(10)])
 
 
+def test_large_seeds_differ():
+    assert len({generator(seed, 5).random() for seed in (0, 2 ** 63, 2 ** 63 + 1, 2 ** 64 - 1)}) == 4
+
+
 def test_without_a_seed_each_is_different_and_tells_its_own(plain):
     x, target = nodes()
     a, b = (BatchCreatorImage(x, target, **plain) for _ in range(2))
@@ -243,10 +247,10 @@ def test_labels_must_be_classes_of_the_network(wanted, stream, tmp_path):
     raw, lab = np.zeros((6, 20, 20), np.uint8), np.ones((6, 20, 20), np.int16)
     for good in (lab, np.where(np.arange(20) % 2, np.nan, lab), lab - 2 * (np.arange(20) % 2)):
         BatchCreatorImage(x, target, h5stream=stream, **write(tmp_path, [raw], [good])).getbatch()
-    for bad, message in ((lab * 255, r"Cube 0 \(raw_0.h5:raw, lab_0.h5:lab\): labels go up to 255, but the network has 2 "),
+    for bad, message in ((lab * 255, r"Cube 0 \(raw_0.h5:raw, lab_0.h5:lab\).*: labels go up to 255, but the network has "),
                          (lab * 2, r"up to 2, but the network has 2 classes \(0 to 1\); larger ones lie in .* Renumber"),
                          (lab / 2, "no whole numbers in .*, but the target node has class ids"),
-                         (lab * np.inf, "labels go up to inf")):
+                         (lab * np.inf, r"labels are infinite in \[0:1, 0:\d+, 0:\d+, 0:\d+\]")):
         with pytest.raises(ValueError, match=message):
             BatchCreatorImage(x, target, h5stream=stream, **write(tmp_path, [raw], [bad])).getbatch()
     with pytest.raises(ValueError, match="target node has class ids. Name all"):
@@ -262,13 +266,56 @@ def test_images_have_finite_values(stream, tmp_path):
     raw, lab = np.zeros((6, 20, 20)), np.zeros((6, 20, 20), np.int16)
     for value in (np.nan, np.inf, -np.inf):
         raw[:, ::2, ::2] = value
-        with pytest.raises(ValueError, match=r"Cube 1 \(raw_1.h5:raw, lab_1.h5:lab\): \d+ of .* of the image are NaN"):
+        with pytest.raises(ValueError, match=r"Cube 1 \(raw_1.h5:raw, lab_1.h5:lab\).*: \d+ of .* of the image are NaN"):
             files = write(tmp_path, [lab.astype(np.uint8), raw], [lab, lab])
             BatchCreatorImage(*nodes(), h5stream=stream, cube_prios=[0, 1], seed=0, **files).getbatch()
     with pytest.raises(ValueError, match="Cube 0 .*: 1 of 1,296 values"):
         image = np.zeros((6, 36, 6), np.float32)
         image[3, 0, 5] = np.nan
         BatchCreatorImage(*scalar_nodes((4, 6, 6)), **write(tmp_path, [image], [1]))
+
+
+def test_a_bad_patch_tells_where_it_comes_from(tmp_path):
+    raw, lab = np.zeros((14, 40, 44), np.float32), np.zeros((10, 30, 34), np.int16)
+    raw[7, 20:22, 22] = np.nan
+    data = BatchCreatorImage(*nodes(), h5stream=True, seed=0, **write(tmp_path, [raw], [lab]))
+    told = []
+    for k in range(40):
+        try:
+            data.sample(k)
+        except ValueError as error:
+            told.append(re.match(rf"Sample {k}, a patch of Cube 0 \(raw_0.h5:raw, lab_0.h5:lab\) from image voxels "
+                                 r"z (\d+):(\d+), x (\d+):(\d+), y (\d+):(\d+): [12] of 845 values", str(error)).groups())
+    boxes = np.array(told, int).reshape(-1, 3, 2)
+    assert len(boxes) > 2 and np.all(boxes[..., 1] - boxes[..., 0] == (5, 13, 13))
+    assert np.all(boxes[..., 0] <= (7, 21, 22)) and np.all(boxes[..., 1] > (7, 20, 22))
+
+
+@pytest.mark.parametrize("dtype", ["S1", np.complex64, [("id", "i4")]], ids=str)
+def test_labels_and_masks_must_be_numbers(dtype, tmp_path):
+    raw, lab = np.zeros((8, 20, 20), np.uint8), np.zeros((8, 20, 20), np.int16)
+    for stream in (False, True):
+        with pytest.raises(TypeError, match=r"Cube 0 .*: the labels are of dtype .*, but must be integers or real numbers"):
+            BatchCreatorImage(*nodes(), h5stream=stream, **write(tmp_path, [raw], [np.zeros(lab.shape, dtype)]))
+    files = write(tmp_path, [raw], [lab], mask=[np.zeros(lab.shape, dtype)])
+    with pytest.raises(TypeError, match="Cube 0 .*: the values of the mask are of dtype"):
+        BatchCreatorImage(*nodes(), m_files=[("lab_0.h5", "mask")], **files)
+    with pytest.raises(ValueError, match=r"Cube 0 .*: the labels have shape \(0, 8, 20, 20\): there is no channel"):
+        BatchCreatorImage(*nodes(), **write(tmp_path, [raw], [lab[None][:0]]))
+
+
+def test_lazy_masks_have_the_same_classes_in_all_cubes(tmp_path):
+    raw, lab = np.zeros((8, 20, 20), np.uint8), np.zeros((8, 20, 20), np.int16)
+    mask = np.array([[1, 0, 1], [0, 1, 0]])
+    files = write(tmp_path, [raw] * 2, [lab] * 2, ll_mask=[mask, mask])
+    with h5py.File(tmp_path / "lab_1.h5", "a") as f:
+        del f["ll_mask"]
+    batch = BatchCreatorImage(*nodes(), seed=0, **files).getbatch(8, ret_ll_mask=True)
+    assert {tuple(m.ravel()) for m in np.stack(batch[2:], 1)} == {(1, 0, 1, 0, 1, 0), (1, 1, 1, 0, 0, 0)}
+    with pytest.raises(ValueError, match=r"equally many classes in all cubes, but it has 3 in Cube 0 .*, 2 in Cube 1 "):
+        BatchCreatorImage(*nodes(), **write(tmp_path, [raw] * 2, [lab] * 2, ll_mask=[mask, mask[:, :2]]))
+    with pytest.raises(ValueError, match=r"must have shape \(2, n_classes\) and numbers, got .S1 \(2, 3\)"):
+        BatchCreatorImage(*nodes(), **write(tmp_path, [raw], [lab], ll_mask=[mask.astype("S1")]))
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -281,7 +328,7 @@ def test_values_of_another_scale_are_noted_once(stream, tmp_path, log):
     for _ in range(2):
         data.getbatch(2, grey_augment_channels=[1])
     notes = [m for level, m in log if "clip to 0..1" in m and level == "WARNING"]
-    assert len(notes) == 1 and "lab): channel 1 of the image has values 255 to 255, but" in notes[0]
+    assert len(notes) == 1 and ": channel 1 of the image has values 255 to 255, but" in notes[0]
     assert "by 255" in notes[0]
     for top, n in ((4096, 0), (4095, 1)):
         BatchCreatorImage(*nodes(), **write(tmp_path, [np.full(lab.shape, top, np.uint16)] * 2, [lab, lab]))
@@ -298,6 +345,13 @@ def test_cubes_without_labels_are_noted(tmp_path, log):
     files = write(tmp_path, [raw] * 3, [nothing, good, empty])
     with pytest.raises(ValueError, match="Nothing is labelled in any training cube: .*Cube 0 .*Cube 2"):
         BatchCreatorImage(*nodes(), valid_cubes=[1], **files)
+    data = BatchCreatorImage(*nodes(), valid_cubes=[1], h5stream=True, **files)  # found as patches are read
+    for n, told in ((MAX_DRAWS - 1, 0), (3, 1)):
+        data.getbatch(n)
+        assert sum("Nothing was labelled in the first 200 patches" in m for _, m in log) == told
+    data = BatchCreatorImage(*nodes(), h5stream=True, seed=0, **files)
+    data.getbatch(MAX_DRAWS + 1)
+    assert sum("Nothing was labelled" in m for _, m in log) == 1
     BatchCreatorImage(*nodes(dtype="float32"), **write(tmp_path, [raw], [nothing]))  # real numbers may be negative
     with pytest.raises(ValueError, match="Nothing is labelled"):
         BatchCreatorImage(*nodes(dtype="float32"), **write(tmp_path, [raw], [empty]))
@@ -603,9 +657,14 @@ def test_shapes_that_do_not_go_together_are_named(tmp_path):
     raw, lab = np.zeros((12, 30, 32), np.uint8), np.zeros((8, 20, 22), np.int16)
     cases = [([raw], [lab[:-1]],
               r"Cube 0 \(raw_0.h5:raw, lab_0.h5:lab\), axis z: the labels \(7\) cannot be centred in the image \(12\)"),
-             ([raw, raw[:4]], [lab, lab[:4]], r"Cube 1 .*, axis z: the patch \(5\) is larger than the image \(4\)"),
+             ([raw, raw[:4]], [lab, lab[:4]], r"Cube 1 .*, axis z: the patch \(5\) is larger than the image \(4\). Use an "
+              r"input shape of at most \(4, 13, 13\), a larger cube"),
+             ([raw[:2]], [lab[:2]], r"the patch \(5\) is larger than the image \(2\). Use a network with a smaller field"),
+             ([raw[:, :, :12]], [lab[..., :8]], r"axis y: the patch \(13\) .* input shape of at most \(5, 13, 11\)"),
              ([raw[..., :20]], [lab], r"axis y: the labels \(22\) are longer than the image \(20\)"),
-             ([raw], [lab[:2]], r"axis z: no patch of 5 voxels .* \(voxels 1 to 3 of the patch\) in the labels \(2"),
+             ([raw], [lab[:2]], r"axis z: no patch of 5 voxels .* \(voxels 1 to 3 of the patch\) in the labels \(2.* "
+              r"shape of at most \(4, 13, 13\)"),
+             ([raw], [lab[:2, :8, :4]], r"axis z: no patch of 5 .* shape of at most \(4, 11, 7\)"),
              ([raw, np.stack([raw] * 2)], [lab, lab], r"Cube 1 .*: the image has 2 channels"),
              ([raw, raw], [lab, np.stack([lab] * 2)], r"equally many label channels; they have \[1, 2\]"),
              ([raw[None, None]], [lab], "has shape .* but volumes have axes")]

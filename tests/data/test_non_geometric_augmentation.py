@@ -92,7 +92,9 @@ def test_as_many_blobs_as_asked_for_and_sizes_cut_to_the_image():
 
 
 def test_senseless_strengths_are_named(image):
-    cases = [(nga.noise_augment, dict(level=1.5), "level must lie in 0..1"), (nga.blur_augment, dict(level=-1), "negative"),
+    cases = [(nga.noise_augment, dict(level=1.5), "level must be a number of 0 to 1, got 1.5"),
+             (nga.noise_augment, dict(level="x"), "level must be"), (nga.blur_augment, dict(level=-1), "level must be"),
+             (nga.blur_augment, dict(level=np.nan), "level must be a number of 0 to 1000, got nan"),
              (nga.blurry_blobs, dict(num_blob_range=(5, 5)), "num_blob_range must be"),
              (nga.uniform_random_erasing, dict(blob_size_range=(0, 5)), "blob_size_range must be"),
              (nga.noisy_random_erasing, dict(noise_range=(1, 0)), "noise_range must be")]

@@ -49,10 +49,11 @@ def datasets(file):
 
 
 def ll_masks(where, labels):
-    """Masks for lazy labels from beside a Volume, int16 (2, n): which classes are labelled, which surely absent."""
+    """Masks for lazy labels from beside a Volume, int16 (2, n): which classes are labelled, which surely absent; or None."""
     mask = labels.stored.ll_mask
     if mask is None:
-        return np.repeat(np.array([[1], [0]], np.int16), len(labels), 1)
-    if mask.ndim != 2 or len(mask) != 2:
-        raise ValueError(f"{where}: ll_mask beside {labels.name} must have shape (2, n_classes), got {mask.shape}.")
+        return None
+    if mask.ndim != 2 or len(mask) != 2 or mask.dtype.kind not in "biuf":
+        raise ValueError(f"{where}: ll_mask beside {labels.name} must have shape (2, n_classes) and numbers, got {mask.dtype} "
+                         f"{mask.shape}.")
     return mask.astype(np.int16)

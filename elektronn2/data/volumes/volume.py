@@ -108,7 +108,7 @@ class Volume:
         IndexError if it reaches out of the volume, OSError naming file and box if it cannot be read.
         """
         if any(not 0 <= low <= high <= n for (low, high), n in zip(box, self.shape)):
-            raise IndexError(f"{self.name}: there is no box {_text(box)} in shape {self.shape}.")
+            raise IndexError(f"{self.name}: there is no box {box_text(box)} in shape {self.shape}.")
         limits = dict(zip(AXES, box))
         stored = tuple(slice(*limits.get(a, (0, 1))) for a in self.axes)
         start = time.perf_counter()
@@ -117,7 +117,7 @@ class Volume:
         except MemoryError:
             raise
         except Exception as error:  # each library has its own
-            raise OSError(f"{self.name}: the box {_text(box)} cannot be read: {error}. Is the file damaged, or the "
+            raise OSError(f"{self.name}: the box {box_text(box)} cannot be read: {error}. Is the file damaged, or the "
                           "connection lost? Copy or make it again.") from error
         self.bytes_read += array.nbytes
         self.seconds_read += time.perf_counter() - start
@@ -150,5 +150,10 @@ def loaded_dtype(dtype):
     return np.dtype({"f": np.float32, "b": np.uint8}.get(dtype.kind, dtype.newbyteorder("=")))
 
 
-def _text(box):
-    return ", ".join(f"{a} {low}:{high}" for a, (low, high) in zip(AXES, box))
+def box_text(box, axes=AXES):
+    """A box, (first, last + 1) of each axis, for messages.
+
+    >>> box_text([(0, 5), (3, 9), (0, 2)], "zxy")
+    'z 0:5, x 3:9, y 0:2'
+    """
+    return ", ".join(f"{a} {low}:{high}" for a, (low, high) in zip(axes, box))
