@@ -54,6 +54,6 @@ def ll_masks(where, labels):
     if mask is None:
         return None
     if mask.ndim != 2 or len(mask) != 2 or mask.dtype.kind not in "biuf":
-        raise ValueError(f"{where}: ll_mask beside {labels.name} must have shape (2, n_classes) and numbers, got {mask.dtype} "
-                         f"{mask.shape}.")
+        raise ValueError(f"{where}: ll_mask beside {labels.name} must have shape (2, n_classes) and numbers, got "
+                         f"{mask.dtype} {mask.shape}.")
     return mask.astype(np.int16)
