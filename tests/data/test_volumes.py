@@ -1,5 +1,6 @@
 """Volumes: the same box from every format, axes and voxel sizes from metadata, errors that say where, threads."""
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ import tensorstore as ts
 import tifffile
 import zarr
 
-from elektronn2.data.volumes import Address, Volume, convert, extras, open_volume
+from elektronn2.data.volumes import Address, Volume, convert, extras, open_volume, tensorstore
 from elektronn2.data.volumes.volume import Stored
 
 SHAPE = (2, 7, 20, 18)  # f, z, x, y
@@ -177,6 +178,7 @@ def test_arrays_and_images():
     (np.zeros(3), None, r"has shape \(3,\), but volumes have axes"),
     (np.zeros((2, 3, 4)), "zx", "cannot have the axes 'zx'"),
     (np.zeros((2, 3, 4)), "zzx", "cannot have the axes"), (np.zeros((2, 3, 4)), "zyf", "cannot have the axes"),
+    (np.zeros((2, 3, 4)), 5, "cannot have the axes 5"),
     (np.zeros((2, 3, 4)), "txy", "only one of {'t': 2} can be taken")])
 def test_wrong_axes(array, axes, message):
     with pytest.raises(ValueError, match=message):
@@ -233,7 +235,8 @@ def test_folders_are_known_by_what_is_in_them(raw, tmp_path):
     ("h5", ":volumes", KeyError, "it is a group"),
     ("OME-Zarr 0.5", "/7", KeyError, r"no array '7'; available: \['0', '1'\]"),
     ("OME-Zarr 0.4", "/a/b", KeyError, r"no array 'a/b'; available: \['0', '1'\]"),
-    ("n5", "/rew", FileNotFoundError, "em.n5/rew cannot be read as n5"),
+    ("n5", "/rew", KeyError, r"em.n5 has no data set 'rew'; available: \['volumes/raw'\]"),
+    ("n5", "", KeyError, r"em.n5 has no single data set; available: \['volumes/raw'\]"),
     ("precomputed", ":3", OSError, "em cannot be read as precomputed"),
     ("precomputed", ":a", KeyError, "no number of a scale"), ("npy", ":a", KeyError, "holds one array and no data set 'a'"),
     ("tiff", ":a", KeyError, "no data sets by name")])
@@ -255,6 +258,20 @@ def test_files_of_another_kind(name, tmp_path):
     (tmp_path / name).write_text("nonsense")
     with pytest.raises(OSError, match=f"{name}.* cannot be read as"):
         open_volume(tmp_path / name)
+
+
+def test_the_nearest_name_is_told(raw, tmp_path):
+    write_h5(tmp_path, raw)
+    (tmp_path / "em.h5").rename(tmp_path / "cortex.h5")
+    for name in ("cortx.h5:volumes/raw", "cortx.h5"):
+        with pytest.raises(FileNotFoundError, match="There is no file .*cortx.h5. Did you mean 'cortex.h5'"):
+            open_volume(tmp_path / name)
+
+
+@pytest.mark.parametrize("source", [3, None, ("em.h5",), ("em.h5", 1), [1, "raw"], {"em.h5": "raw"}], ids=str)
+def test_what_is_no_address(source):
+    with pytest.raises(TypeError, match="A volume is named by a string, a pair .file, name of the data set."):
+        open_volume(source)
 
 
 def test_several_data_sets_must_be_named(raw, tmp_path):
@@ -295,6 +312,17 @@ def test_damaged_chunks(name, chunk, raw, tmp_path):
     with pytest.raises(OSError, match=r"em\.\w+.* the box f 0:2, z 0:7, x 0:20, y 0:18 cannot be read: |"
                                       r"em: the box f 0:2, z 0:7, x 0:20, y 0:18 cannot be read: "):
         volume[:]
+
+
+def test_a_shard_without_bytes_is_damaged(raw, tmp_path):
+    """As a full disk leaves it; a shard that is not there at all is zero."""
+    convert(raw[0], tmp_path / "em.zarr", chunks=4)
+    (tmp_path / "em.zarr/0/c/0/0/0").write_bytes(b"")
+    for box in (slice(None), slice(0, 2)):
+        with pytest.raises(OSError, match="em.zarr: the box f 0:1, z 0:.* cannot be read: .*c/0/0/0 has no bytes"):
+            open_volume(tmp_path / "em.zarr")[:, box]
+    (tmp_path / "em.zarr/0/c/0/0/0").unlink()
+    assert not open_volume(tmp_path / "em.zarr")[:].any()
 
 
 def test_the_error_is_the_last_that_is_said(raw, tmp_path):
@@ -351,6 +379,17 @@ def test_over_http(raw, tmp_path, server):
         np.testing.assert_array_equal(open_volume(address)[:, 2:4, 5:], raw[:, 2:4, 5:])
     with pytest.raises(FileNotFoundError, match=f"{server}/none cannot be read as precomputed"):
         open_volume(f"precomputed://{server}/none")
+
+
+@pytest.mark.parametrize("address", ["precomputed://{}/em", "n5:{}/em.n5/raw"])
+def test_a_host_that_does_not_answer_is_given_up(address, monkeypatch):
+    with socket.socket() as closed:  # its port is taken, but nobody listens
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(tensorstore, "RETRIES", {"http_request_retries": {
+            **tensorstore.RETRIES["http_request_retries"], "initial_delay": "1ms", "max_delay": "2ms"}})
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        with pytest.raises(OSError, match=f"{url}/em.* cannot be read as .*All 6 retry attempts failed"):
+            open_volume(address.format(url))
 
 
 def test_only_what_is_needed_is_read(raw):

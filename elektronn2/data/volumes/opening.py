@@ -6,6 +6,7 @@ from typing import NamedTuple
 from elektronn2.data.volumes import arrays, h5, knossos, tensorstore, tiff, zarr
 from elektronn2.data.volumes.volume import Stored, Volume
 from elektronn2.utils.basic import h5open
+from elektronn2.utils.validate import suggest_file
 
 KINDS = {"h5": h5.open_stored, "zarr": zarr.open_stored, "n5": tensorstore.open_n5,
          "precomputed": tensorstore.open_precomputed, "tiff": tiff.open_stored, "npy": arrays.open_npy,
@@ -155,7 +156,7 @@ def open_stored(source):
     if not isinstance(source, Address):
         source = as_address(source)
     if source.is_missing:
-        raise FileNotFoundError(f"There is no file {source.location}.")
+        raise FileNotFoundError(f"There is no file {source.location}.{suggest_file(source.location)}")
     return KINDS[source.kind](source.location, source.key), str(source), source.axes
 
 
@@ -163,6 +164,12 @@ def as_address(source, folder=None):
     """An :class:`Address` from a string, a path, or a pair (file, name of the data set)."""
     if isinstance(source, (str, Path)):
         return Address.parse(str(source), folder)
-    file, key = source
+    try:
+        file, key = source
+        if not isinstance(file, (str, Path)) or not isinstance(key, str | None):
+            raise TypeError
+    except (TypeError, ValueError):
+        raise TypeError(f"A volume is named by a string, a pair (file, name of the data set), or is an array; got "
+                        f"{source!r}.") from None
     address = Address.parse(str(file), folder)
     return address if key is None else address._replace(key=f"{address.key}/{key}" if address.key else key)

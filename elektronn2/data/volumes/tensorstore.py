@@ -1,8 +1,15 @@
 """N5 and neuroglancer precomputed volumes (tensorstore), in folders and at URLs."""
+import json
+import os
+from pathlib import Path
+
 import numpy as np
 
 from elektronn2.data.volumes.extras import need
 from elektronn2.data.volumes.volume import NANOMETRES, Stored, letters_of
+
+RETRIES = {f"{kind}_request_retries": {"max_retries": 6, "initial_delay": "1s", "max_delay": "10s"}
+           for kind in ("http", "gcs", "s3")}  # tensorstore goes on for a quarter of an hour
 
 
 class _Array:
@@ -28,17 +35,33 @@ def open_precomputed(path, key=None):
 
 def open_n5(path, key=None):
     """Data set ``key`` of an N5 container; the axes are x, y, z, and f for a fourth, unless it says otherwise."""
-    store = open_store("n5", f"{path.rstrip('/')}/{key}" if key else path)
+    try:
+        store = open_store("n5", f"{path.rstrip('/')}/{key}" if key else path)
+    except FileNotFoundError:
+        if "://" in path:  # cannot be listed
+            raise
+        what = f"no data set {key!r}" if key else "no single data set"
+        raise KeyError(f"{path} has {what}; available: {_data_sets(path)}.") from None
     letters = letters_of(store.domain.labels)
     known = letters is not None and set("xy") <= set(letters)
     return _stored(store, letters if known else "xyzf"[:store.rank] if 2 <= store.rank <= 4 else None)
+
+
+def _data_sets(folder):
+    """Names of all data sets in an N5 folder."""
+    found = []
+    for here, folders, files in os.walk(folder):
+        if "attributes.json" in files and "dimensions" in json.loads(Path(here, "attributes.json").read_text()):
+            found.append(os.path.relpath(here, folder))
+            folders.clear()
+    return sorted(found)
 
 
 def open_store(driver, path, **options):
     """An open tensorstore. FileNotFoundError or OSError naming the path."""
     ts = need("tensorstore", "volumes")
     try:
-        return ts.open({"driver": driver, "kvstore": kvstore(path), **options}, read=True).result()
+        return ts.open({"driver": driver, "kvstore": kvstore(path), "context": RETRIES, **options}, read=True).result()
     except ValueError as error:
         text = str(error).partition(" [tensorstore_spec")[0].partition(" [source locations")[0]
         kind = FileNotFoundError if "NOT_FOUND" in text else OSError

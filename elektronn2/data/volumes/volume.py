@@ -47,7 +47,7 @@ class Volume:
 
     def __init__(self, stored, name, axes, opened=None):
         shape = tuple(map(int, stored.array.shape))
-        if len(axes) != len(shape) or len(set(axes)) != len(axes) or not set(axes) >= set("xy"):
+        if not isinstance(axes, str) or len(axes) != len(shape) or len(set(axes)) != len(axes) or not set(axes) >= set("xy"):
             raise ValueError(f"{name} has shape {shape}, which cannot have the axes {axes!r}. Name each of its axes by one "
                              "letter: z, x, y, and f for channels, as in '?axes=zyx' after its name.")
         if more := {a: n for a, n in zip(axes, shape) if a not in AXES and n != 1}:

@@ -42,7 +42,18 @@ def open_stored(path, key=None):
         raise OSError(f"{place} cannot be read as Zarr: {type(error).__name__}: {error}.") from error
     if axes is None or len(axes) != found.ndim:
         axes, voxel_size = _names(found), None
-    return Stored(_Array(found), axes, voxel_size, found.chunks)
+    return Stored(_Array(_strict(zarr, found) if found.shards else found), axes, voxel_size, found.chunks)
+
+
+def _strict(zarr, array):
+    """The array, read so that a file of no bytes is damage, as a full disk leaves it: zarr takes it for a shard of zeros."""
+    class Store(zarr.storage.WrapperStore):
+        async def get(self, key, prototype, byte_range=None):
+            value = await super().get(key, prototype, byte_range)
+            if value is not None and not len(value):
+                raise OSError(f"{key} has no bytes")
+            return value
+    return zarr.open_array(Store(array.store), path=array.path, mode="r", zarr_format=array.metadata.zarr_format)
 
 
 class _Array:
