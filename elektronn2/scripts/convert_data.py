@@ -22,7 +22,7 @@ def parser():
     p.add_argument("--range", type=floats, metavar="LOW,HIGH",
                    help="values of the input that become 0 and the largest value")
     p.add_argument("--downsample", type=integers, default=(1, 1, 1), metavar="Z,X,Y", help="voxels that become one: their "
-                   "mean, or with --labels the most frequent")
+                   "mean, or with --labels the most frequent; one number is for all axes, here and above")
     p.add_argument("--labels", action="store_true", help="the volume holds labels: numbers stay as they are")
     p.add_argument("--voxel-size", type=floats, metavar="Z,X,Y", help="of the input in nm, if it does not say so itself")
     p.add_argument("--memory", type=float, default=256, metavar="MIB", help="size of a block (default: 256)")
@@ -31,7 +31,8 @@ def parser():
 
 
 def integers(text):
-    return tuple(int(n) for n in text.split(","))
+    numbers = tuple(int(n) for n in text.split(","))
+    return numbers if len(numbers) > 1 else numbers[0]
 
 
 def floats(text):

@@ -1,5 +1,6 @@
 """Conversion of volumes: every format, scaling, averaging, interruption; nothing is overwritten."""
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -140,8 +141,12 @@ def test_labels_keep_their_numbers(tmp_path):
     labels = np.array([[[0, 5, 2 ** 40]]], np.uint64)
     convert(labels, tmp_path / "a.npy", labels=True, dtype="int64")
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), labels)
-    with pytest.raises(ValueError, match=r"labels of 0 to 1099511627776, in the box .* do not fit into uint16"):
+    with pytest.raises(ValueError, match=r"box z 0:1, x 0:1, y 0:3 of the output: labels of 0 to 1099511627776 do not fit "):
         convert(labels, tmp_path / "b.npy", labels=True, dtype="uint16")
+    convert(labels, tmp_path / "b.npy", labels=True)  # what failed is not in the way
+    with pytest.raises(ValueError, match="labels of nan to nan do not fit into int16"):
+        convert(np.full((1, 1, 2), np.nan), tmp_path / "c.npy", labels=True, dtype="int16")
+    assert {p.name for p in tmp_path.iterdir()} == {"a.npy", "b.npy"}
     large = np.full((1, 2, 2, 2), 2 ** 63 + 1, np.uint64)
     assert pool(large, (2, 2, 2), labels=True).item() == 2 ** 63 + 1
 
@@ -154,7 +159,11 @@ def test_labels_keep_their_numbers(tmp_path):
     ("a.npy", dict(downsample=100), "nothing is left"), ("a.npy", dict(downsample=(1, 2)), "downsample needs 3 values"),
     ("a.npy", dict(limits=(0, 1), labels=True), "Labels have no limits"), ("a.jpg", {}, "to which format"),
     ("s3://b/a.zarr", {}, "cannot be written"), ("no/a.npy", {}, "There is no folder"),
-    ("precomputed:a", dict(dtype="float64"), "cannot hold float64")])
+    ("precomputed:a", dict(dtype="float64"), "cannot hold float64"),
+    ("a.npy", dict(dtype="unit8"), "There is no dtype 'unit8'"), ("a.npy", dict(limits=(5,)), "limits must be .low, high."),
+    ("a.npy", dict(limits=5), "limits must be .low, high."), ("a.npy", dict(limits=("a", "b")), "limits must be"),
+    *(("a.npy", dict(memory=m), "memory must be a number of MiB above 0") for m in (0, -1, np.nan, np.inf, "8", True)),
+    *(("a.npy", dict(voxel_size=v), "voxel_size must be three numbers") for v in (9, (40, 9), (40, 0, 9), "40,9,9"))])
 def test_mistakes(output, options, message, raw, tmp_path):
     if "://" not in output:
         _, colon, name = output.rpartition("precomputed:")
@@ -167,6 +176,67 @@ def test_mistakes(output, options, message, raw, tmp_path):
 def test_int_images_keep_their_dtype_only(tmp_path):
     with pytest.raises(ValueError, match="How should int32 become uint8"):
         convert(np.zeros((2, 3, 4), np.int32), tmp_path / "a.npy", dtype="uint8")
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "int16", "uint32", "int64", "uint64"])
+def test_ids_are_not_averaged(dtype, tmp_path):
+    ids = np.ones((2, 4, 6), dtype)
+    with pytest.raises(ValueError, match=rf"of dtype {dtype}, as labels are, whose means .*--labels.*--range"):
+        convert(ids, tmp_path / "a.npy", downsample=2)
+    convert(ids, tmp_path / "a.npy", downsample=2, labels=True)
+    convert(ids, tmp_path / "b.npy")
+    convert(ids, tmp_path / "c.npy", downsample=2, limits=(0, 1), dtype="float32")
+    assert [np.load(tmp_path / f"{n}.npy").dtype for n in "abc"] == [dtype, dtype, "float32"]
+
+
+def test_nan_does_not_become_an_integer(tmp_path):
+    image = np.zeros((4, 8, 8), np.float32)
+    image[3, 5, 6] = np.nan
+    for more in (dict(), dict(limits=(0, 2)), dict(downsample=2)):
+        with pytest.raises(ValueError, match=r"box z \d:\d, x \d:\d, y 0:\d of the output: 1 voxels are NaN, which uint8"):
+            convert(image, tmp_path / "a.npy", dtype="uint8", chunks=2, memory=1e-3, **more)
+    convert(image, tmp_path / "a.npy")
+    assert np.isnan(np.load(tmp_path / "a.npy")[3, 5, 6])
+
+
+LIMITED = """
+import resource, signal, sys
+import numpy as np
+from elektronn2.scripts import convert_data
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+sys.exit(convert_data.main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files")
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_no_space(name, rng, tmp_path):
+    """A limit of the size of files stands for a full disk. With room, it goes on."""
+    raw, target = rng.integers(0, 256, (32, 64, 64), np.uint8), address(tmp_path / "out", name)
+    (tmp_path / "out").mkdir()
+    np.save(tmp_path / "raw.npy", raw)
+    for limit, status in ((10_000, 2), (10_000_000, 0)):
+        done = subprocess.run([sys.executable, "-c", LIMITED, str(limit), str(tmp_path / "raw.npy"), target, "--chunks=32"],
+                              capture_output=True, text=True)
+        assert done.returncode == status, done.stderr
+        if status:
+            assert re.search(r"out/em\S* cannot be written: .*Make room and do the same again", done.stderr)
+    np.testing.assert_array_equal(open_volume(target)[0], raw)
+
+
+def test_another_conversion_that_was_begun_is_replaced_on_request(raw, tmp_path):
+    class Gone:
+        shape, dtype = raw.shape, raw.dtype
+
+        def __getitem__(self, box):
+            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        convert(Gone(), tmp_path / "a.zarr")
+    with pytest.raises(ValueError, match="go on with it, or --overwrite, or delete that folder"):
+        convert(raw, tmp_path / "a.zarr", dtype="uint8")
+    convert(raw, tmp_path / "a.zarr", dtype="uint8", overwrite=True)
+    assert open_volume(tmp_path / "a.zarr").dtype == np.uint8 and len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
@@ -266,6 +336,8 @@ def test_command(raw, tmp_path, capsys):
     assert convert_data.main(arguments) == 2
     assert "exists. Choose another name, or --overwrite" in capsys.readouterr().err
     assert convert_data.main([*arguments, "--overwrite"]) == 0
+    assert convert_data.main([arguments[0], f"{tmp_path}/half.zarr", "--axes=fyxz", "--downsample=2"]) == 0
+    assert open_volume(tmp_path / "half.zarr").shape == tuple(n // 2 if i else n for i, n in enumerate(raw.shape))
     assert convert_data.main([f"{tmp_path}/none.h5:raw", f"{tmp_path}/b.zarr"]) == 2
     assert "There is no file" in capsys.readouterr().err
     with pytest.raises(SystemExit):

@@ -1,10 +1,12 @@
 """Conversion of volumes from any format to another, in blocks, so that they may be larger than memory."""
 import logging
+import numbers
 
 import numpy as np
 from tqdm import tqdm
 
 from elektronn2.data.volumes.opening import open_volume
+from elektronn2.data.volumes.volume import box_text
 from elektronn2.data.volumes.writing import Output, block_size, blocks, output_address
 from elektronn2.utils.validate import as_tuple
 
@@ -29,12 +31,12 @@ def convert(source, target, chunks=None, shards=None, dtype=None, limits=None, d
     labels : whether the voxels are labels and not an image
     voxel_size : (z, x, y) in nanometres, if the source does not say; of the source
     memory : MiB that a block may have; the process needs some times as much
-    overwrite : replace what exists
+    overwrite : replace what exists, also what another conversion has begun
 
     Until it is complete, all is in the folder ``<target>.part``. If the process is interrupted, the same call goes on.
 
-    Raises what :func:`~elektronn2.data.volumes.open_volume` raises, FileExistsError, and ValueError for options that do not
-    go together and for labels that do not fit.
+    Raises what :func:`~elektronn2.data.volumes.open_volume` raises, FileExistsError, OSError if the output cannot be
+    written, ValueError for options that do not go together, labels that do not fit and NaN that is to become an integer.
 
     >>> import os, tempfile
     >>> folder = tempfile.mkdtemp()
@@ -46,15 +48,20 @@ def convert(source, target, chunks=None, shards=None, dtype=None, limits=None, d
     """
     volume, address = open_volume(source, axes), output_address(target)
     factors = as_tuple(downsample, 3, "downsample")
-    dtype = np.dtype(dtype or volume.dtype).newbyteorder("=")
-    scaling = None if labels else Scaling(volume.dtype, dtype, limits)
+    dtype = _as_dtype(dtype or volume.dtype)
     if labels and limits is not None:
         raise ValueError("Labels have no limits: leave out one of the two.")
+    scaling = None if labels else Scaling(volume.dtype, dtype, limits)
+    if max(factors) > 1 and not labels and limits is None and not _is_image(volume.dtype):
+        raise ValueError(f"{volume.name} is of dtype {volume.dtype}, as labels are, whose means make no sense. Say that it "
+                         "holds labels (--labels), or, if it is an image, give limits (low, high) of its values (--range).")
+    if isinstance(memory, bool) or not isinstance(memory, numbers.Real) or not 0 < memory < np.inf:
+        raise ValueError(f"memory must be a number of MiB above 0, got {memory!r}.")
     shape = (volume.channels, *(n // f for n, f in zip(volume.shape[1:], factors)))
     if 0 in shape:
         raise ValueError(f"{volume.name} has shape {volume.shape}: nothing is left of it with downsample {factors}.")
-    size = voxel_size or volume.voxel_size
-    size = tuple(float(s) * f for s, f in zip(size, factors)) if size else None
+    size = volume.voxel_size if voxel_size is None else _as_voxel_size(voxel_size)
+    size = tuple(s * f for s, f in zip(size, factors)) if size else None
     if address.local is not None and _same(address.local, volume):
         raise ValueError(f"Output and input are the same, {address.location}. Name another output.")
     job = dict(source=volume.name, source_axes=volume.axes, source_shape=list(volume.shape), source_dtype=str(volume.dtype),
@@ -72,7 +79,11 @@ def convert(source, target, chunks=None, shards=None, dtype=None, limits=None, d
             if number not in done:
                 array = volume.read([(0, volume.channels), *((a * f, b * f) for (a, b), f in zip(box, factors))])
                 array = pool(array, factors, labels)
-                array = _as_labels(array, dtype, volume.name, box) if labels else scaling(array)
+                try:
+                    array = _as_labels(array, dtype) if labels else scaling(array)
+                except ValueError as error:
+                    output.discard()
+                    raise ValueError(f"{volume.name}, box {box_text(box, 'zxy')} of the output: {error}") from None
                 output.write(number, box, array)
             bar.update(int(np.prod([b - a for a, b in box])))
     output.finish()
@@ -96,19 +107,52 @@ class Scaling:
         if not self.same and set(kinds) - set("uf"):
             raise ValueError(f"How should {self.source} become {self.target}? Give limits (low, high) of the source and an "
                              "unsigned or floating point dtype, or say that these are labels.")
-        self.low, self.high = limits or (0, _one(self.source))
-        if not self.low < self.high:
-            raise ValueError(f"The limits must be (low, high), got {tuple(limits)}.")
+        self.low, self.high = _as_limits(limits) if limits is not None else (0, 1 if self.same else _one(self.source))
         self.clip = limits is not None or self.target.kind == "u"
 
     def __call__(self, array):
-        """An array in the target dtype; ``array`` may be in float64 after averaging."""
+        """An array in the target dtype; ``array`` may be in float64 after averaging. ValueError for NaN without a place."""
         if not self.same:
             array = (array.astype(np.float64) - self.low) / (self.high - self.low)
             array = (np.clip(array, 0, 1) if self.clip else array) * _one(self.target)
         if array.dtype.kind == "f" and self.target.kind in "iu":
+            if np.isnan(array).any():
+                raise ValueError(f"{np.count_nonzero(np.isnan(array)):,} voxels are NaN, which {self.target} cannot hold. "
+                                 "Replace them, or choose a floating point dtype.")
             array = np.rint(array)
         return array.astype(self.target, copy=False)
+
+
+def _as_dtype(given):
+    try:
+        return np.dtype(given).newbyteorder("=")
+    except TypeError:
+        raise ValueError(f"There is no dtype {given!r}. Outputs may be of uint8, uint16, float32 and so on.") from None
+
+
+def _is_image(dtype):
+    """Whether the library knows the scale of such images."""
+    return dtype.kind == "f" or dtype.newbyteorder("=") in (np.uint8, np.uint16)
+
+
+def _as_voxel_size(given):
+    try:
+        size = tuple(map(float, given))
+        if len(size) == 3 and all(0 < s < np.inf for s in size):
+            return size
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"voxel_size must be three numbers (z, x, y) above 0, in nanometres, got {given!r}.")
+
+
+def _as_limits(limits):
+    try:
+        low, high = map(float, limits)
+        if low < high:
+            return low, high
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"The limits must be (low, high), two numbers, got {limits!r}.")
 
 
 def _one(dtype):
@@ -139,12 +183,13 @@ def pool(array, factors, labels=False):
     return best
 
 
-def _as_labels(array, dtype, name, box):
+def _as_labels(array, dtype):
     """Labels in another dtype. ValueError if they do not fit."""
-    result = array.astype(dtype, copy=False)
+    with np.errstate(invalid="ignore"):  # NaN does not become the integer that it gives
+        result = array.astype(dtype, copy=False)
     if not np.array_equal(result, array, equal_nan=array.dtype.kind == "f"):
-        raise ValueError(f"{name}: labels of {array.min()} to {array.max()}, in the box {box} (z, x, y) of the output, do "
-                         f"not fit into {dtype}. Choose a larger dtype, or renumber them.")
+        raise ValueError(f"labels of {array.min()} to {array.max()} do not fit into {dtype}. Choose a larger dtype, or "
+                         "renumber them.")
     return result
 
 

@@ -1,5 +1,7 @@
 """New files for volumes, block by block: each may be written in any order, twice, and after an interruption."""
+import contextlib
 import json
+import os
 import shutil
 from itertools import product
 from math import prod
@@ -116,6 +118,13 @@ class NpyWriter(_Writer):
     def make(self):
         shape = self.shape if self.shape[0] > 1 else self.shape[1:]
         self.array = np.lib.format.open_memmap(self.path, "w+", self.dtype, shape)
+        self._take_space()
+
+    def _take_space(self):
+        """All that the file needs: if there is none when a mapped file is written, the process ends without a word."""
+        if hasattr(os, "posix_fallocate"):
+            with open(self.path, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
 
     def open(self):
         self.array = np.load(self.path, mmap_mode="r+")
@@ -134,6 +143,7 @@ class TiffWriter(NpyWriter):
         f, z, x, y = self.shape
         tifffile.memmap(self.path, shape=(f, z, y, x) if f > 1 else (z, y, x), dtype=self.dtype, bigtiff=True,
                         photometric="minisblack", metadata={"axes": "CZYX" if f > 1 else "ZYX"}).flush()
+        self._take_space()
         self.open()
 
     def open(self):
@@ -188,15 +198,16 @@ WRITERS = {"zarr": ZarrWriter, "h5": H5Writer, "npy": NpyWriter, "tiff": TiffWri
 class Output:
     """A file in the making: in the folder ``<name>.part`` beside it, with a list of the blocks that are done.
 
-    ``job``: what is to be done, compared with what an earlier run has begun. FileExistsError if the output exists and not
-    ``overwrite``, ValueError if an earlier run has begun another job.
+    ``job``: what is to be done, compared with what an earlier run has begun. FileExistsError if the output exists,
+    ValueError if an earlier run has begun another job; with ``overwrite`` both are replaced. OSError naming the output, if
+    it cannot be written.
     """
 
     def __init__(self, address, job, overwrite=False, **layout):
         if address.kind not in WRITERS or address.local is None:
             raise ValueError(f"{address} cannot be written. Outputs are files or folders on this machine: *.zarr, *.h5, "
                              "*.npy, *.tif, or precomputed:FOLDER.")
-        self.path = address.local
+        self.path, self.overwrite = address.local, overwrite
         if not self.path.parent.is_dir():
             raise FileNotFoundError(f"There is no folder {self.path.parent} for the output.")
         if self.path.exists() and not overwrite:
@@ -212,33 +223,51 @@ class Output:
         note, self.ledger = self.part / "job.json", self.part / "done.txt"
         if note.exists() and self.writer.path.exists():
             begun = json.loads(note.read_text())
-            if changed := [k for k in self.job if begun.get(k) != self.job[k]]:
+            changed = [k for k in self.job if begun.get(k) != self.job[k]]
+            if changed and not self.overwrite:
                 raise ValueError(f"{self.part} is of a conversion that was interrupted, with another "
                                  f"{', '.join(changed)} ({', '.join(str(begun.get(k)) for k in changed)}). Use the same "
-                                 "options to go on with it, or delete that folder.")
-            self.writer.open()
-            return {int(line) for line in self.ledger.read_text().split("\n")[:-1]}
-        shutil.rmtree(self.part, ignore_errors=True)  # it was interrupted before the first block
-        self.part.mkdir()
-        self.writer.make()
-        self.ledger.touch()
-        with atomic_write(note) as temporary:
-            Path(temporary).write_text(json.dumps(self.job))
+                                 "options to go on with it, or --overwrite, or delete that folder.")
+            if not changed:
+                self.writer.open()
+                return {int(line) for line in self.ledger.read_text().split("\n")[:-1]}
+        with self._named():
+            self.discard()  # it was interrupted before the first block
+            self.part.mkdir()
+            self.writer.make()
+            self.ledger.touch()
+            with atomic_write(note) as temporary:
+                Path(temporary).write_text(json.dumps(self.job))
         return set()
 
     def write(self, number, box, array):
         """A block; when this returns, it is noted as done."""
-        self.writer.write(box, array)
-        with open(self.ledger, "a") as file:
-            file.write(f"{number}\n")
+        with self._named():
+            self.writer.write(box, array)
+            with open(self.ledger, "a") as file:
+                file.write(f"{number}\n")
 
     def finish(self):
         """Complete the file and put it into its place, instead of what was there."""
-        data = self.writer.finish()
-        if self.path.exists():
-            self.path.replace(self.part / "old")
-        data.replace(self.path)
-        shutil.rmtree(self.part)
+        with self._named():
+            data = self.writer.finish()
+            if self.path.exists():
+                self.path.replace(self.part / "old")
+            data.replace(self.path)
+            shutil.rmtree(self.part)
+
+    def discard(self):
+        """Forget what was begun."""
+        shutil.rmtree(self.part, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _named(self):
+        """What the libraries raise when there is no space, or no permission, as an OSError that names the output."""
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            raise OSError(f"{self.path} cannot be written: {error}. Is the disk full, or may you not write there? Make room "
+                          "and do the same again, which goes on with what is done, or choose another folder.") from error
 
 
 def blocks(shape, size):
