@@ -137,6 +137,8 @@ class BatchCreatorImage:
         self._default_axes = ("xy", "zxy", "fzxy") if zxy else ("xy", "xyz", "fxyz")
         if isinstance(max_ram, bool) or not isinstance(max_ram, numbers.Real | None):
             raise TypeError(f"max_ram must be a number of GiB, got {max_ram!r}.")
+        if max_ram is not None and not max_ram >= 0:
+            raise ValueError(f"max_ram must be at least 0 GiB, got {max_ram!r}.")
         self.seed = as_seed(seed)
         self.target_vec_ix = as_triples(target_vec_ix)
         self.target_discrete_ix = as_channels("target_discrete_ix", target_discrete_ix)

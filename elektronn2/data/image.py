@@ -4,10 +4,10 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from elektronn2.utils.validate import suggest
+from elektronn2.utils.validate import as_tuple, suggest
 
-__all__ = ["affinity_targets", "center_cubes", "fit_border", "grow_seg", "ids2barriers", "make_affinities",
-           "make_nhood_targets", "smearbarriers"]
+__all__ = ["affinity_targets", "center_cubes", "downsample_xy", "fit_border", "grow_seg", "ids2barriers", "make_affinities",
+           "make_nhood_targets", "pool", "smearbarriers"]
 
 BORDER_MODES = ("keep", "crop", "mirror", "0-pad")
 NEIGHBOURS = np.array([(0, 0, 0), (1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1)])  # and the voxel
@@ -194,11 +194,52 @@ def grow_seg(seg, pixel=(1, 3, 3)):
     >>> grow_seg(np.array([[[0, 0, 4, 0, 0, 0, 0, 2]]]), (0, 0, 2))
     array([[[4, 4, 4, 4, 4, 2, 2, 2]]])
     """
-    seg = np.array(seg)
+    seg, pixel = np.array(seg), as_tuple(pixel, np.ndim(seg), "pixel", 0)
     for step in range(max(pixel)):
         grown = ndimage.maximum_filter(seg, [3 if n > step else 1 for n in pixel], mode="nearest")
         seg = np.where(seg == 0, grown, seg)
     return seg
+
+
+def pool(array, factors, labels=False):
+    """Means, float64, or most frequent labels (of equally many the smallest) of windows ``factors`` of (f, z, x, y).
+
+    >>> pool(np.array([[[[1, 1, 2, 5]]]]), (1, 1, 2)), pool(np.array([[[[3, 3, 1]]]]), (1, 1, 3), labels=True)
+    (array([[[[1. , 3.5]]]]), array([[[[3]]]]))
+    """
+    if tuple(factors) == (1, 1, 1):
+        return array
+    shape = [array.shape[0]]
+    for n, f in zip(array.shape[1:], factors):
+        shape += [n // f, f]
+    windows = array.reshape(shape)
+    if not labels:
+        return windows.mean(axis=(2, 4, 6), dtype=np.float64)
+    windows = np.sort(windows.transpose(2, 4, 6, 0, 1, 3, 5).reshape(-1, *shape[:2], shape[3], shape[5]), axis=0)
+    best, count = windows[0].copy(), np.zeros(windows.shape[1:], np.int64)
+    for value in windows:
+        n = (windows == value).sum(0)
+        better = n > count
+        best[better], count[better] = value[better], n[better]
+    return best
+
+
+def downsample_xy(image, labels, factor):
+    """An image (f, z, x, y) and labels, (z, x, y) or (f, z, x, y), with ``factor`` times fewer voxels in x and in y.
+
+    Those of the image are means, float64, labels the most frequent ones. What is left over at the end of an axis is dropped.
+
+    >>> image, labels = downsample_xy(np.ones((1, 2, 5, 4), np.float32), np.ones((2, 5, 4), np.int16), 2)
+    >>> image.shape, labels.shape, labels.dtype
+    ((1, 2, 2, 2), (2, 2, 2), dtype('int16'))
+    """
+    factors = (1, *as_tuple(factor, 2, "factor"))
+
+    def pooled(array, **how):
+        whole = array[(..., *(slice(n // f * f) for n, f in zip(array.shape[-3:], factors)))]
+        return pool(whole if whole.ndim == 4 else whole[None], factors, **how)
+    ids = pooled(labels, labels=True)
+    return pooled(image), ids if labels.ndim == 4 else ids[0]
 
 
 def center_cubes(cube1, cube2, crop=True):

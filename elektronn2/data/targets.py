@@ -11,7 +11,7 @@ import numpy as np
 from elektronn2.data.distance import signed_distance
 from elektronn2.data.image import COPIES, EDGES, affinity_targets, as_nhood, grow_seg, ids2barriers, make_nhood_targets
 from elektronn2.data.sampling import check_names
-from elektronn2.utils.validate import suggest
+from elektronn2.utils.validate import as_tuple, suggest
 
 
 class Kind(NamedTuple):
@@ -39,7 +39,7 @@ KINDS = {
     "shifted": Kind(_shift, lambda a: _edges(a["nhood"], -1)),
     "signed_distance": Kind(signed_distance, lambda a: np.repeat(
         np.ceil(a["reach"] / np.broadcast_to(a["voxel_size"], 3)).astype(int)[:, None], 2, 1)),
-    "grow": Kind(grow_seg, lambda a: np.repeat(np.array(a["pixel"], int)[:, None], 2, 1)),
+    "grow": Kind(grow_seg, lambda a: np.repeat(np.array(as_tuple(a["pixel"], 3, "pixel", 0))[:, None], 2, 1)),
 }
 
 

@@ -537,6 +537,8 @@ def data_class(value):
     if isinstance(value, type):
         return value
     if isinstance(value, str):
+        if value in elektronn2.data.LEFT_OUT:
+            raise ValueError(f"data_class {value!r} is left out on purpose: {elektronn2.data.LEFT_OUT[value]}.")
         if value not in elektronn2.data.__all__:
             raise ValueError(f"data_class {value!r} is not in elektronn2.data.{suggest(value, elektronn2.data.__all__)} "
                              f"There are: {', '.join(elektronn2.data.__all__)}; or give (path of a Python file, name).")

@@ -602,6 +602,7 @@ def test_wrong_data_are_named(tmp_path, plain):
              (dict(d_files="raw_0.h5"), ValueError, "d_files must be a list of"),
              (dict(d_files=["raw_0.zarr:raw:0?axes=zyx", 3]), ValueError, "d_files must be a list of"),
              (dict(max_ram="much"), TypeError, "max_ram must be a number of GiB"),
+             (dict(max_ram=-1), ValueError, "at least 0 GiB"), (dict(max_ram=np.nan), ValueError, "at least 0 GiB"),
              (dict(l_files=[]), ValueError, "needs l_files"), (dict(d_path=None), ValueError, "needs d_path"),
              (dict(target_node=None), ValueError, "needs target_node"),
              (dict(d_files=plain["d_files"][:2]), ValueError, "2 image files but 3 label files"),

@@ -7,6 +7,7 @@ from scipy import ndimage
 
 from elektronn2.data.image import (
     center_cubes,
+    downsample_xy,
     fit_border,
     grow_seg,
     ids2barriers,
@@ -161,6 +162,18 @@ def test_growing_keeps_ids_and_fills_what_is_near(rng):
     assert np.array_equal(grown[many > 0], many[many > 0])
     reach = ndimage.maximum_filter(many > 0, (3, 7, 7), mode="constant")
     assert np.array_equal(grown > 0, reach)
+
+
+@pytest.mark.parametrize("channels", [False, True])
+def test_fewer_voxels_in_x_and_y(channels, rng):
+    image, labels = rng.random((2, 3, 9, 13)), rng.integers(0, 4, (2, 3, 9, 13))
+    small, ids = downsample_xy(image, labels if channels else labels[0], 3)
+    assert small.shape == (2, 3, 3, 4) and ids.shape == ((2, 3, 3, 4) if channels else (3, 3, 4))
+    for f, z, x, y in np.ndindex(small.shape):
+        part = np.s_[f, z, 3 * x:3 * x + 3, 3 * y:3 * y + 3]
+        assert np.isclose(small[f, z, x, y], image[part].mean())
+        found, window = (ids[f], labels[part]) if channels else (ids, labels[(0, *part[1:])])
+        assert found[z, x, y] == np.bincount(window.ravel()).argmax()
 
 
 # -- shapes ----------------------------------------------------------------------------------------------

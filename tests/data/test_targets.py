@@ -212,7 +212,8 @@ def test_wrong_targets_are_named(cells, tmp_path):
              (("barriers", dict(ecs_as_barr="no")), "ecs_as_barr must be True, False or"),
              (("affinities", dict(nhood=[(1, 0)])), "nhood"), (("barriers", dict(dilute=3)), "'barriers' cannot be made"),
              (("signed_distance", dict(reach=-1)), "must be above 0"), ("signed_distance", "real numbers, but the target"),
-             ("affinities", "makes 3 channels, but .* Give it override_f=3"), (("grow", dict(pixel=4)), "'grow' cannot")]
+             ("affinities", "makes 3 channels, but .* Give it override_f=3"), (("grow", dict(pixel="4")), "'grow' cannot"),
+             (("grow", dict(pixel=(0, -1, 0))), "'grow' cannot be made with .*: pixel must be at least 0")]
     for targets, message in cases:
         with pytest.raises((ValueError, TypeError), match=message):
             BatchCreatorImage(*target_nodes(1), targets=targets, **files)

@@ -12,6 +12,7 @@ import elektronn2.data
 from elektronn2 import neuromancer as nm
 from elektronn2.data.sampling import generator
 from elektronn2.data.traindata import Data, MNISTData, default_mnist_path, read_idx
+from elektronn2.training.trainer import data_class
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 TEST_IMAGES, TEST_LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
@@ -357,6 +358,11 @@ def test_names_of_the_package():
     assert elektronn2.data.MNISTData is MNISTData
     with pytest.raises(AttributeError, match="Did you mean 'MNISTData'"):
         _ = elektronn2.data.MnistData
+    for name, reason in (("AgentData", "traced neurites"), ("PianoData", "not public. Write a data class of your own")):
+        with pytest.raises(AttributeError, match=f"{name} is left out on purpose: .*{reason}"):
+            getattr(elektronn2.data, name)
+        with pytest.raises(ValueError, match=f"data_class '{name}' is left out on purpose: .*{reason}"):
+            data_class(name)
 
 
 def test_the_package_imports_only_what_is_asked_for():

@@ -5,6 +5,7 @@ import numbers
 import numpy as np
 from tqdm import tqdm
 
+from elektronn2.data.image import pool
 from elektronn2.data.volumes.opening import open_volume
 from elektronn2.data.volumes.volume import box_text
 from elektronn2.data.volumes.writing import Output, block_size, blocks, output_address
@@ -158,29 +159,6 @@ def _as_limits(limits):
 def _one(dtype):
     """The value that stands for 1."""
     return 1 if dtype.kind == "f" else int(np.iinfo(dtype).max)
-
-
-def pool(array, factors, labels=False):
-    """Means, float64, or most frequent labels (of equally many the smallest) of windows ``factors`` of (f, z, x, y).
-
-    >>> pool(np.array([[[[1, 1, 2, 5]]]]), (1, 1, 2)), pool(np.array([[[[3, 3, 1]]]]), (1, 1, 3), labels=True)
-    (array([[[[1. , 3.5]]]]), array([[[[3]]]]))
-    """
-    if tuple(factors) == (1, 1, 1):
-        return array
-    shape = [array.shape[0]]
-    for n, f in zip(array.shape[1:], factors):
-        shape += [n // f, f]
-    windows = array.reshape(shape)
-    if not labels:
-        return windows.mean(axis=(2, 4, 6), dtype=np.float64)
-    windows = np.sort(windows.transpose(2, 4, 6, 0, 1, 3, 5).reshape(-1, *shape[:2], shape[3], shape[5]), axis=0)
-    best, count = windows[0].copy(), np.zeros(windows.shape[1:], np.int64)
-    for value in windows:
-        n = (windows == value).sum(0)
-        better = n > count
-        best[better], count[better] = value[better], n[better]
-    return best
 
 
 def _as_labels(array, dtype):
