@@ -275,7 +275,7 @@ def _save(path, **arrays):
 
 
 def write_neuro_data(path=None, raw_shape=(60, 200, 200), label_shape=(40, 140, 140), n_cubes=3,
-                     preview_shape=(20, 200, 200), seed=0, overwrite=False):
+                     preview_shape=(24, 200, 200), seed=0, overwrite=False):
     """Write a synthetic data set in the layout of ``neuro_data_zxy``.
 
     Returns at once if the same data set is already there.  All files are
@@ -284,7 +284,8 @@ def write_neuro_data(path=None, raw_shape=(60, 200, 200), label_shape=(40, 140, 
     Parameters
     ----------
     path : folder, made if needed; None: :func:`default_data_path`
-    raw_shape, label_shape, preview_shape : three ints (z,x,y)
+    raw_shape, label_shape, preview_shape : three ints (z,x,y); previews
+        of neuro3d need 24 sections
     n_cubes : number of training cubes, each different
     seed : int >= 0
     overwrite : replace existing files of another data set
@@ -363,7 +364,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog='python -m elektronn2.data.synthetic',
                                      description='Write a synthetic EM data set (neuro_data_zxy layout).')
     parser.add_argument('path', nargs='?', metavar='PATH', help=f'folder (default: {default_data_path()})')
-    for name, default in (('raw', '60,200,200'), ('label', '40,140,140'), ('preview', '20,200,200')):
+    for name, default in (('raw', '60,200,200'), ('label', '40,140,140'), ('preview', '24,200,200')):
         parser.add_argument(f'--{name}-shape', type=_zxy, default=default, metavar='Z,X,Y',
                             help='default: %(default)s')
     parser.add_argument('--n-cubes', type=int, default=3, help='default: %(default)s')
