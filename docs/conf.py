@@ -42,7 +42,8 @@ if any((HERE / "tutorials").glob("*.py")):
     extensions.append("sphinx_gallery.gen_gallery")
     sphinx_gallery_conf = dict(
         examples_dirs="tutorials", gallery_dirs="tutorials_pages", plot_gallery=False, filename_pattern=r"^$",
-        download_all_examples=False, show_signature=False, min_reported_time=1e9, remove_config_comments=True)
+        within_subsection_order="ExampleTitleSortKey", thumbnail_size=(540, 130), notebook_extensions=set(),
+        download_all_examples=False, show_signature=False, write_computation_times=False, remove_config_comments=True)
 
 STARRED = re.compile(r"(``.+?``|\*\*.+?\*\*|(?<![\w*])\*[^\s*](?:[^*]*[^\s*])?\*(?!\w))|\*")
 ARGUMENT = re.compile(r"([\w.]+(?:, [\w.]+)*) :(?: (.*))?")
@@ -103,14 +104,18 @@ def by_last_name(app, env, node, contnode):
     return make_refnode(app.builder, node["refdoc"], *found.pop(), contnode) if len(found) == 1 else None
 
 
-def titles(app, docname, source):
-    """``[prediction.md](prediction.md)``, which reads well in the repository, shows the title of the page here."""
-    source[0] = re.sub(r"\[\w+\.md\]\(", "[](", source[0])
+def for_the_site(app, docname, source):
+    """Pages for readers of the repository, for those of the site: ``[prediction.md](prediction.md)`` shows the title of the
+    page, the empty line at the end of examples, which doctest needs, is left out, and files from outside are included."""
+    if included := re.match(r"```\{include\} (.+)\n", source[0]):
+        app.env.note_dependency(HERE / included[1])
+        source[0] = (HERE / included[1]).read_text()
+    source[0] = re.sub(r"\[\w+\.md\]\(", "[](", source[0]).replace("\n\n```\n", "\n```\n")
 
 
 def setup(app):
     app.connect("autodoc-process-bases", public_bases)
     app.connect("missing-reference", by_last_name)
     app.add_directive("entries", Entries)
-    app.connect("source-read", titles)
+    app.connect("source-read", for_the_site)
     app.connect("autodoc-process-docstring", readable)

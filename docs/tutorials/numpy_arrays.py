@@ -1,6 +1,6 @@
 """
-Training on numpy arrays, with a loop of your own
-=================================================
+3. Training on numpy arrays, with a loop of your own
+====================================================
 
 Not everything is a volume in a file with labels beside it. Here the data are arrays in memory, the loop over the updates is
 written out, and no trainer, config or data class is involved: batches, learning rate, validation, saving, going on after a

@@ -1,6 +1,6 @@
 """
-A network of your own: a new node and a new loss
-================================================
+2. A network of your own: a new node and a new loss
+===================================================
 
 In serial sections, brightness and contrast change from place to place: staining is uneven, the beam is not centred, a
 detector drifts. A network that was trained on even sections then fails. One remedy is to tell each pixel's grey value

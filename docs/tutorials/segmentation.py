@@ -1,6 +1,6 @@
 """
-From raw volumes to segmented cells
-===================================
+1. From raw volumes to segmented cells
+======================================
 
 This tutorial goes the whole way, on a laptop without a GPU and in a few minutes (two on two cores): electron micrographs and
 their labels in h5 files, a network that learns to see the barriers between cells, its prediction of a volume that it has
