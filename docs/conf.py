@@ -84,7 +84,7 @@ class Entries(SphinxDirective):
         for name in names:
             value = getattr(module, name)
             kind = "class" if isinstance(value, type) else "function" if callable(value) else "data"
-            lines += [f".. auto{kind}:: {name}", ""]
+            lines += [f".. auto{kind}:: {name}", *["   :no-value:"] * (kind == "data"), ""]
         self.state_machine.insert_input(StringList(lines, path), path)
         return []
 
@@ -113,9 +113,16 @@ def for_the_site(app, docname, source):
     source[0] = re.sub(r"\[\w+\.md\]\(", "[](", source[0]).replace("\n\n```\n", "\n```\n")
 
 
+def without_back_links(app, pagename, templatename, context, doctree):
+    """Pages of source without links to the docs: those to names that come from another module lead nowhere."""
+    if pagename.startswith("_modules/"):
+        context["body"] = re.sub(r'<a class="viewcode-back".*?</a>', "", context["body"])
+
+
 def setup(app):
     app.connect("autodoc-process-bases", public_bases)
     app.connect("missing-reference", by_last_name)
     app.add_directive("entries", Entries)
+    app.connect("html-page-context", without_back_links)
     app.connect("source-read", for_the_site)
     app.connect("autodoc-process-docstring", readable)
