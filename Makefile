@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test slow docs check benchmarks
+.PHONY: demo test slow docs benchmarks
 demo: .venv/installed  ## set up, make data, train, predict, draw
 	$(BIN)/python examples/demo.py
 
