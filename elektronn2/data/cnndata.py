@@ -15,7 +15,7 @@ from elektronn2.data.edits import Recipe
 from elektronn2.data.explain import Explanation, Facts, source_box
 from elektronn2.data.image import BORDER_MODES, COPIES, EDGES, as_nhood, fit_border, make_affinities, make_nhood_targets
 from elektronn2.data.input_checks import IGNORE, InputChecks, Notes
-from elektronn2.data.io import check_files, file_list, title
+from elektronn2.data.io import check_files, file_list, mask_pairs, title
 from elektronn2.data.masks import Masked
 from elektronn2.data.pullback import WarpingOOBError, free_threads
 from elektronn2.data.sampling import (
@@ -400,6 +400,9 @@ class BatchCreatorImage:
             warps = options.warp_args or {}
             bent = any(warps.get(name) is not None for name in ("elastic", "misalignment"))
             check_vectors(self.target_vec_ix, warps.get("perspective"), bent)
+            if self.ndim == 2 and warps.get("misalignment") is not None:
+                raise ValueError("misalignment moves sections against their neighbours, of which a 2-D network sees none: "
+                                 "labels would only be out of place. Leave it out.")
         if self.targets and (options.affinities or options.shifted):
             raise ValueError("affinities and nhood_targets are made of ids, as are the targets of this data set: leave out "
                              "either.")
@@ -595,20 +598,6 @@ class BatchCreatorImage:
     def __repr__(self):
         return (f"{self.t_n_f}-target Data Set with {self.n_f} input channel(s):\n#train cubes: {len(self.train_d)} and "
                 f"#valid cubes: {len(self.valid_d)}, {self.n_labelled_pixel:,} labelled pixels.")
-
-
-def mask_pairs(m_path, m_files, n):
-    """(path, name of the data set) or None, for each of ``n`` cubes."""
-    if m_files is None:
-        return [None] * n
-    try:
-        given = [i for i, pair in enumerate(m_files) if pair is not None]
-    except TypeError:
-        raise ValueError(f"m_files must be a list of (file name, name of the data set), or None; got {m_files!r}.") from None
-    if len(m_files) != n:
-        raise ValueError(f"m_files needs one pair, or None, for each of the {n} cubes, got {len(m_files)}.")
-    pairs = dict(zip(given, file_list("m_files", m_path, [m_files[i] for i in given])))
-    return [pairs.get(i) for i in range(n)]
 
 
 def complete_masks(cubes):

@@ -38,6 +38,20 @@ def _address(name, folder, file, files):
     return address
 
 
+def mask_pairs(m_path, m_files, n):
+    """(path, name of the data set) or None, for each of ``n`` cubes."""
+    if m_files is None:
+        return [None] * n
+    try:
+        given = [i for i, pair in enumerate(m_files) if pair is not None]
+    except TypeError:
+        raise ValueError(f"m_files must be a list of (file name, name of the data set), or None; got {m_files!r}.") from None
+    if len(m_files) != n:
+        raise ValueError(f"m_files needs one pair, or None, for each of the {n} cubes, got {len(m_files)}.")
+    pairs = dict(zip(given, file_list("m_files", m_path, [m_files[i] for i in given])))
+    return [pairs.get(i) for i in range(n)]
+
+
 def title(source):
     """A short name of a member of such a list."""
     if not isinstance(source, Address):

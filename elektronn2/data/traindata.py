@@ -12,6 +12,7 @@ import numpy as np
 
 from elektronn2.data.sampling import generator
 from elektronn2.data.synthetic import default_data_path
+from elektronn2.utils.validate import as_int
 
 __all__ = ["Data", "MNISTData", "default_mnist_path", "read_idx"]
 
@@ -55,7 +56,7 @@ class Data:
         ``source``: 'train', 'valid' or 'test'. No training example comes twice in an epoch, whatever the sizes of the
         batches. Raises ValueError for another source, for a split without examples, or with less than are wanted.
         """
-        first = self._served
+        first, batch_size = self._served, as_int(batch_size, "batch_size")
         if source == "train":
             self._served += batch_size
         return self._serve(first, batch_size, source)
@@ -66,7 +67,8 @@ class Data:
         The same seed, number and size give the same batch. 'valid' and 'test' have no stream: it is always their first
         examples, so that what is measured on them can be compared.
         """
-        return self._serve(number * batch_size, batch_size, source)
+        batch_size = as_int(batch_size, "batch_size")
+        return self._serve(as_int(number, "number", 0) * batch_size, batch_size, source)
 
     def augment(self, examples, u):
         """What is done to training examples (b, ...); ``u``: a random number in 0..1 for each. Here: nothing."""
@@ -75,8 +77,6 @@ class Data:
     def _serve(self, first, size, source):
         data, labels = self._split(source)
         n = len(data)
-        if size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {size}.")
         if source != "train":
             if size > n:
                 raise ValueError(f"batch_size is {size}, but there are only {n} {source!r} examples.")

@@ -728,6 +728,8 @@ def test_wrong_arguments_of_batches_are_named(plain):
         with pytest.raises(kind, match="number must be"):
             data.batch(index)
     flat = BatchCreatorImage(*nodes((4, 4), (2, 2), (13, 13)), **plain)
+    with pytest.raises(ValueError, match="misalignment moves sections against their neighbours"):
+        flat.getbatch(warp=1, warp_args=dict(misalignment={}))
     for either, nhood, message in ((data, 3, r"nhood_targets: nhood must be integers of shape \(n, 3\)"),
                                    (data, [(1, 0)], r"nhood_targets: nhood must be integers of shape \(n, 3\)"),
                                    (flat, [(1, 0, 0)], "nhood_targets: nhood has offsets along z, but the network is 2-D"),
