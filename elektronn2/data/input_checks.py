@@ -65,7 +65,8 @@ class InputChecks:
         self.n_f = self.n_f or len(image)  # the input node may leave it open
         if len(image) != self.n_f:
             raise ValueError(f"{where}: the image has {len(image)} channels, but the input node, or the first cube, has "
-                             f"{self.n_f}. It has shape {tuple(image.stored.array.shape)}, read as axes {image.axes}.")
+                             f"{self.n_f}. It has shape {tuple(image.stored.array.shape)}, read as axes {image.axes}; if "
+                             "they are others, give an address that ends in, for example, '?axes=fxy'.")
 
     def values(self, where, image):
         """Whether the values of an image (f, ...) are finite and, as far as can be seen, scaled to 0..1."""
