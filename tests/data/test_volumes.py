@@ -1,5 +1,6 @@
 """Volumes: the same box from every format, axes and voxel sizes from metadata, errors that say where, threads."""
 import json
+import logging
 import socket
 import subprocess
 import sys
@@ -137,9 +138,30 @@ def test_stacks_of_files_in_natural_order(raw, tmp_path):
         assert volume.shape == (1, 14, 20, 18)
         np.testing.assert_array_equal(volume[0, 8:12, 3:9], sections[8:12, 3:9])
     np.testing.assert_array_equal(open_volume(f"tiff:{tmp_path}/*.tif?axes=zxy")[0], sections.swapaxes(1, 2))
-    tifffile.imwrite(tmp_path / "section_5.tif", raw[0, 0, :5])
-    with pytest.raises(OSError, match=r"box f 0:1, z 4:7, .* cannot be read.*section_4.tif, section_5.tif, section_6.tif"):
-        open_volume(f"tiff:{tmp_path}/*.tif")[:, 4:7]
+    for wrong, message in ((raw[0, 0, :5], r"uint16 \(5, 18\)"), (raw[0, 0], r"uint16 \(20, 18\)"),  # of equally many voxels
+                           (raw[0, 0].T.astype(np.int16), r"int16 \(18, 20\)")):
+        tifffile.imwrite(tmp_path / "section_5.tif", wrong)
+        with pytest.raises(OSError, match=r"box f 0:1, z 4:7, .* cannot be read: section_5.tif has " + message
+                           + r", but the first section uint16 \(18, 20\). Is the file"):
+            open_volume(f"tiff:{tmp_path}/*.tif")[:, 4:7]
+    (tmp_path / "section_5.tif").write_bytes(b"")
+    with pytest.raises(OSError, match=r"z 0:14, .* cannot be read: section_5.tif: not a TIFF file"):
+        open_volume(f"tiff:{tmp_path}/*.tif")[:]
+
+
+def test_a_gap_in_a_stack_is_noted(raw, tmp_path, caplog):
+    logger = logging.getLogger("elektronn2log")
+    for i in range(8):
+        tifffile.imwrite(tmp_path / f"s2_{10 * i:04d}.tif", raw[0, 0])
+    logger.addHandler(caplog.handler)
+    try:
+        open_volume(f"{tmp_path}/*.tif")
+        assert "NOTE" not in caplog.text
+        (tmp_path / "s2_0050.tif").unlink()
+        open_volume(f"{tmp_path}/*.tif")
+        assert f"NOTE: s2_0060.tif follows s2_0040.tif, unlike the other sections in {tmp_path}." in caplog.text
+    finally:
+        logger.removeHandler(caplog.handler)
 
 
 def test_scales_of_imagej(raw, tmp_path):

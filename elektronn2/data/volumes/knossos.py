@@ -52,7 +52,7 @@ class KnossosArray:
         self.name = re.sub(r"_mag\d+$", "", _setting(conf, text, "experiment name", '"([^"]*)"'))
         boundary = [int(_setting(conf, text, f"boundary {a}", r"(\d+)")) for a in "zyx"]
         self.shape = tuple(-(-n // self.mag) for n in boundary)
-        self.scale = tuple(float(_setting(conf, text, f"scale {a}", r"([\d.]+)")) * self.mag for a in "zyx")
+        self.scale = tuple(float(_setting(conf, text, f"scale {a}", r"(\d+(?:\.\d+)?)(?![\d.])")) * self.mag for a in "zyx")
         self.capacity = int(max_ram * MIB // EDGE ** 3)
         self._cubes, self._lock, self._position, self._ahead = {}, threading.Lock(), np.zeros(3), []
         self._pool = ThreadPoolExecutor(2, "KnossosArray")

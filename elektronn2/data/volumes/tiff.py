@@ -1,11 +1,18 @@
 """TIFF and BigTIFF: stacks in one file, or files of one section each (tifffile)."""
+import functools
 import glob
+import logging
+import re
 import weakref
 import xml.etree.ElementTree as tree
 from pathlib import Path
 
+import numpy as np
+
 from elektronn2.data.volumes.extras import need
 from elektronn2.data.volumes.volume import NANOMETRES, Stored
+
+logger = logging.getLogger("elektronn2log")
 
 UNITS = {**NANOMETRES, "micron": 1e3, "\\u00B5m": 1e3, "cm": 1e7}
 
@@ -39,29 +46,39 @@ def open_stored(path, key=None):
         else:
             if len(shape) != 2:
                 raise ValueError(f"{first} has shape {shape}, but files of a stack have one section each.")
-            store, close, axes = tifffile.TiffSequence(files).aszarr(), None, "zyx"
+            _note_gaps(files)
+            read = functools.partial(_section, tifffile.imread, shape, series.dtype)
+            store, close, axes = tifffile.TiffSequence(files, imread=read).aszarr(), None, "zyx"
     except (tifffile.TiffFileError, IndexError) as error:
         raise OSError(f"{first} cannot be read as TIFF: {error}.") from None
-    array = _Array(zarr.open_array(store, mode="r"), files)
+    array = zarr.open_array(store, mode="r")
     if close:
         weakref.finalize(array, close)
-    return Stored(array, axes, voxel_size, array.array.chunks, close=close)
+    return Stored(array, axes, voxel_size, array.chunks, close=close)
 
 
-class _Array:
-    """An array of a file, or of files of one section each; a section of another size or dtype is an error naming files."""
+def _section(imread, shape, dtype, file, **options):
+    """The image of a file of a stack. OSError naming the file, if it is no TIFF or not like the first one."""
+    try:
+        image = imread(file, **options)
+    except Exception as error:
+        raise OSError(f"{Path(file).name}: {error}") from error
+    if image.shape != shape or image.dtype != dtype:
+        raise OSError(f"{Path(file).name} has {image.dtype} {image.shape}, but the first section {dtype} {shape}")
+    return image
 
-    def __init__(self, array, files):
-        self.array, self.files, self.shape, self.dtype = array, files, array.shape, array.dtype
 
-    def __getitem__(self, box):
-        try:
-            return self.array[box]
-        except Exception as error:
-            if not self.files:
-                raise
-            names = ", ".join(Path(f).name for f in self.files[box[0]])
-            raise OSError(f"{error} (in one of {names})") from error
+def _note_gaps(files):
+    """Warn if the last numbers in the names of sections are not equally far apart: one may be missing."""
+    numbers = [re.findall(r"\d+", Path(file).stem) for file in files]
+    if len(files) < 3 or not all(numbers):
+        return
+    steps = np.diff([int(found[-1]) for found in numbers])
+    odd = np.flatnonzero(steps != np.median(steps))
+    if len(odd):
+        before, after = (Path(files[odd[0] + k]).name for k in (0, 1))
+        logger.warning("NOTE: %s follows %s, unlike the other sections in %s. Is one missing? What follows would be out "
+                       "of place along z.", after, before, Path(files[0]).parent)
 
 
 def letters(axes):

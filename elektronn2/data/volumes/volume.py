@@ -117,8 +117,8 @@ class Volume:
         except MemoryError:
             raise
         except Exception as error:  # each library has its own
-            raise OSError(f"{self.name}: the box {box_text(box)} cannot be read: {error}. Is the file damaged, or the "
-                          "connection lost? Copy or make it again.") from error
+            raise OSError(f"{self.name}: the box {box_text(box)} cannot be read: {str(error).rstrip('.')}. Is the file "
+                          "damaged, or the connection lost? Copy or make it again.") from error
         self.bytes_read += array.nbytes
         self.seconds_read += time.perf_counter() - start
         array = array.transpose(self._order)
