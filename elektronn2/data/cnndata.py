@@ -268,12 +268,12 @@ class BatchCreatorImage:
         image, stored = open_volume(d_file, default_axes=axes), open_stored(l_file)[0]
         if (image.shape[1] > 1 or "z" in image.axes) != (self.ndim == 3):
             raise ValueError(f"{where}: the input has {self.ndim} spatial axes, the image shape {image.stored.array.shape}.")
+        self.checks.image(where, image)
         image, label = image.load(), np.atleast_1d(stored.array[()])
         self.checks.are_numbers(where, label)
         image = image[:, 0] if self.ndim == 2 else image
         if stored.close:
             stored.close()
-        self.checks.image(where, image)
         self.checks.values(where, image)
         fitted = fit_border(image, self.patch_size, self.border_mode)
         if fitted.shape[1:] != tuple(self.patch_size):

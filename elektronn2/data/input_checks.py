@@ -56,7 +56,10 @@ class InputChecks:
 
     # -- images ----------------------------------------------------------------------------------
     def image(self, where, image):
-        """Whether the network can take the image."""
+        """Whether the network can take the image, a :class:`~elektronn2.data.volumes.Volume`."""
+        if 0 in image.shape[1:]:
+            raise ValueError(f"{where}: the image has no voxels; its shape is {tuple(image.stored.array.shape)}, axes "
+                             f"{image.axes}.")
         try:
             as_float(np.zeros(1, image.dtype))
         except TypeError as error:

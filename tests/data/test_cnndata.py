@@ -779,6 +779,12 @@ def test_wrong_images_with_one_label_are_named(tmp_path):
         BatchCreatorImage(*scalar_nodes((4, 6, 6), 2), h5stream=True, **vector)
     with pytest.raises(ValueError, match="the input has 2 spatial axes, the image shape"):
         BatchCreatorImage(*scalar_nodes((6, 6), 2), **write(tmp_path, [image[None] for image in images], [np.arange(2)] * 2))
+    many = write(tmp_path, [np.zeros((n, 6, 6), np.uint8) for n in (3, 3, 2)], [1, 2, 3])
+    x = nm.Input((1, 3, 6, 6), "b,f,x,y")
+    with pytest.raises(ValueError, match=r"Cube 2 .*: the image has 2 channels, but .* 3. It has shape \(2, 6, 6\), read"):
+        BatchCreatorImage(x, nm.Input((1, 1), "b,f"), **many)
+    with pytest.raises(ValueError, match=r"Cube 0 .*: the image has no voxels; its shape is \(0, 6\), axes xy"):
+        BatchCreatorImage(*scalar_nodes((6, 6)), border_mode="mirror", **write(tmp_path, [np.zeros((0, 6), np.uint8)], [1]))
     with pytest.raises(ValueError, match="a number or a vector, but it has shape"):
         BatchCreatorImage(*scalar_nodes((4, 6, 6), 2), **write(tmp_path, images, [np.zeros((2, 2))] * 2))
 
