@@ -25,6 +25,7 @@ benchmarks: .venv/installed  ## the figures of the README, except the training o
 	$(BIN)/python benchmarks/training_loop.py
 
 .venv/installed: pyproject.toml
+	@echo "Setting up .venv: about 2 GB, which takes some minutes"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@

@@ -205,7 +205,7 @@ class BatchCreatorImage:
     def _read(self, d_files, l_files, m_files, label_offsets, valid_cubes, cube_prios, max_ram):
         check_files(d_files + l_files + m_files)
         try:
-            valid = {operator.index(i) for i in valid_cubes or ()}
+            valid = {operator.index(i) for i in (() if valid_cubes is None else valid_cubes)}
         except TypeError:
             raise ValueError(f"valid_cubes must be a list of cube numbers, got {valid_cubes!r}.") from None
         if valid - set(range(len(d_files))):

@@ -65,6 +65,8 @@ def check_files(sources):
     if not absent:
         return
     folders = sorted({str(Path(path).parent) for path in absent if not Path(path).parent.is_dir()})
+    if folders and not all(Path(folder).is_absolute() for folder in folders):
+        folders[-1] += f" (relative paths begin in the folder you are in, {Path.cwd()})"
     no_folder = f"There is no folder {', '.join(folders)}. " if folders else ""
     raise FileNotFoundError("These data files are missing:\n  " + "\n  ".join(absent) + f"\n{no_folder}{how_to_get(absent)}")
 

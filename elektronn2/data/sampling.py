@@ -79,6 +79,8 @@ def check_fit(where, image_shape, label_shape, patch_size, offsets, target_ps, l
     if misfits:
         cure = "Use a network with a smaller field of view" if None in fitting else (
             f"Use an input shape of at most {tuple(fitting[-len(cuts):])}")
+        if all(p <= n for p, n in zip(patch_size, image_shape[::-1])):
+            cure = f"If the files have axes (x, y, z), pass zxy=False. {cure}"
         raise ValueError(f"{misfits[0]} {cure}, a larger cube with more labels, or leave it out.")
     if few:
         logger.warning("NOTE: %s: there are few positions for patches, on %s. A smaller input shape would give more "

@@ -81,4 +81,6 @@ __all__ = [
 def __getattr__(name):
     if name in _LEFT_OUT:
         raise AttributeError(_why_left_out(name))
+    if name in model.__all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it is in its module 'model': nm.model.{name}.")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{_suggest(name, _NODES)}")

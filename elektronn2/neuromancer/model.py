@@ -36,7 +36,7 @@ logger = logging.getLogger("elektronn2log")
 
 ROLES = ("input_node", "target_node", "loss_node", "prediction_node", "prediction_ext", "error_node", "debug_outputs")
 LIST_ROLES = ("prediction_ext", "debug_outputs")
-OTHER_NAMES = dict(learning_rate="lr", lrate="lr", momentum="mom", weight_decay="wd", nesterov_momentum="nesterov",
+OTHER_NAMES = dict(learning_rate="lr", lrate="lr", LR="lr", momentum="mom", weight_decay="wd", nesterov_momentum="nesterov",
                    dropout="dropout_rates", dropout_rate="dropout_rates", gradnet_rate="gradnet_rates",
                    mixing_weights="mixing")
 """What others call settings of a model -> their names here."""
@@ -63,6 +63,7 @@ class Model(GraphManager):
         self.meta_params = dict(DEFAULTS)
         self.averages = Averages()
         self._unknown_optimisers = set()
+        self._said_unscaled = False
         self.iterations = 0
         self.elapsed_time = 0.0
         self._times = deque(maxlen=config.time_per_step_smoothing_length)
@@ -359,6 +360,7 @@ class Model(GraphManager):
         outputs or None); the loss is that before the update, or after it with ``update_loss``.
         """
         opt = self.optimiser(optimiser)
+        self._notice_unscaled(self.loss_node, inputs)
         start = time.perf_counter()
         arrays = opt.function.check(inputs)
         loss, *debug = opt.step(*arrays)
@@ -402,10 +404,24 @@ class Model(GraphManager):
 
     def predict(self, *inputs, mode="predict"):
         """Values of the prediction node. ValueError if they are not finite because parameters are not."""
-        values = self._need("prediction_node")(*inputs, mode=mode)
+        self._notice_unscaled(self._need("prediction_node"), inputs)
+        values = self.prediction_node(*inputs, mode=mode)
         if values is not None and not np.isfinite(values).all():
             require_finite(self.prediction_node)
         return values
+
+    def _notice_unscaled(self, node, inputs):
+        """A warning, once, if the image among the inputs of ``node`` has integers, which other ways in would scale."""
+        image = self.input_node
+        if self._said_unscaled or image is None or not image.shape.ndim or not image.output.dtype.startswith("float"):
+            return
+        for source, array in zip(node.input_nodes, inputs):
+            dtype = str(getattr(array, "dtype", "")).removeprefix("torch.")
+            if source is image and dtype in ("uint8", "uint16"):
+                self._said_unscaled = True
+                largest = np.iinfo(dtype).max
+                logger.warning("The image for %r is %s and taken as it is, but predict_dense and the batches of training divide "
+                               "by %d. Do so here as well: (image / %d).astype('float32').", image.name, dtype, largest, largest)
 
     def predict_ext(self, *inputs, mode="predict"):
         """List of the values of the nodes ``prediction_ext``; inputs are the union of their sources."""

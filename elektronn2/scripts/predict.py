@@ -73,7 +73,7 @@ def predict(args):
     config.precision = args.precision
     volume = open_volume(args.input)
     with atomic_write(target) as temporary:  # which fails now, not after hours, if it must
-        model = load(nm, args)
+        model = load(nm, args, volume.shape[1:])
         node = model.prediction_node
         classes = numbers(args.classes, "--classes") if args.classes else list(range(node.shape["f"]))
         if any(not 0 <= c < node.shape["f"] for c in classes):
@@ -86,13 +86,25 @@ def predict(args):
     logger.info("Wrote %s:%s, %s %s", target, out_key, prediction.shape, prediction.dtype)
 
 
-def load(nm, args):
-    """The model, rebuilt for one tile at a time, with max-fragment pooling where the network has any to do."""
-    patch = dict(imposed_patch_size=numbers(args.patch, "--patch")) if args.patch else {}
+def load(nm, args, size):
+    """The model, rebuilt for one tile of a volume of that size (z, x, y) at a time, with max-fragment pooling where the
+    network has any to do."""
     model = nm.model.modelload(args.model)
+    patch = dict(imposed_patch_size=tile(numbers(args.patch, "--patch"), size, model, args)) if args.patch else {}
     pools = [n for n in model.nodes.values() if set(getattr(n, "pool_shape", (1,))) != {1}]
     mfp = bool(pools) and not any(n.upsamples for n in model.nodes.values()) and not args.no_mfp
     return nm.model.modelload(args.model, imposed_batch_size=1, override_mfp_to_active=mfp, **patch)
+
+
+def tile(patch, size, model, args):
+    """The patch, no larger than the volume with its mirrored border."""
+    shape = model.prediction_node.shape
+    if len(patch) != shape.ndim:
+        return patch  # which rebuilding refuses
+    most = [n if args.no_pad else n + fov - 1 for n, fov in zip(size[-shape.ndim:], shape.fov)]
+    if any(p > m for p, m in zip(patch, most)):
+        logger.info("--patch %s is larger than the volume; there it is cut to %s.", args.patch, most)
+    return [min(p, m) for p, m in zip(patch, most)]
 
 
 def main(argv=None):

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import tempfile
+from pathlib import Path
 
 import numpy as np
 from IPython.core.completer import SimpleCompletion, context_matcher
@@ -238,6 +239,14 @@ class Shell:
         self.trainer.model.set_param_values(path, skip_const=True)
         self.trainer.model.reset_optimisers()
         self.say(f"Took the parameters from {path}; the optimiser begins without momentum")
+
+    def do_save(self, file):
+        """save FILE -- write the model into a new file, in the folder of the run"""
+        path = self.trainer.save_path / Path(file.strip("'\"")).expanduser()
+        if path.exists():
+            raise FileExistsError(f"{path} exists. Name another file.")
+        self.trainer.model.save(path, optimiser_state=True)
+        self.say(f"Wrote the model and the state of the optimiser to {path}")
 
     def do_ip(self):
         """ip -- a plain IPython within, left with exit or Ctrl-D"""

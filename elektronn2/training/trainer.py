@@ -86,6 +86,9 @@ class Trainer:
             torch.manual_seed(config.seed)
         if exp.model_load_path is not None:
             model = modelload(exp.model_load_path, **exp.model_load_args)
+            if exp.create_model is not None:
+                logger.info("The network is that of model_load_path, %s; create_model of the config is not used.",
+                            exp.model_load_path)
             model.meta_params.update(HYPER)  # the config says which hyper-parameters hold
             for name, optimiser in model.used_optimisers.items():
                 logger.info("%s goes on after %d steps, as %s holds its state.", name, optimiser.t, exp.model_load_path)

@@ -661,6 +661,7 @@ def test_shapes_that_do_not_go_together_are_named(tmp_path):
              ([raw, raw[:4]], [lab, lab[:4]], r"Cube 1 .*, axis z: the patch \(5\) is larger than the image \(4\). Use an "
               r"input shape of at most \(4, 13, 13\), a larger cube"),
              ([raw[:2]], [lab[:2]], r"the patch \(5\) is larger than the image \(2\). Use a network with a smaller field"),
+             ([raw.transpose(1, 2, 0)], [lab.transpose(1, 2, 0)], r"axis y: .* have axes \(x, y, z\), pass zxy=False"),
              ([raw[:, :, :12]], [lab[..., :8]], r"axis y: the patch \(13\) .* input shape of at most \(5, 13, 11\)"),
              ([raw[..., :20]], [lab], r"axis y: the labels \(22\) are longer than the image \(20\)"),
              ([raw], [lab[:2]], r"axis z: no patch of 5 voxels .* \(voxels 1 to 3 of the patch\) in the labels \(2.* "
@@ -890,3 +891,13 @@ def test_elastic_warps_are_of_warped_samples_only(tmp_path):
                                (dict(elastic=dict(amplitude=9, spacing=9)), ValueError, "folds the image")):
         with pytest.raises(kind, match=message):
             data.getbatch(warp=1, warp_args=bad)
+
+
+def test_valid_cubes_are_a_list(tmp_path):
+    raw, lab = np.zeros((12, 30, 32), np.uint8), np.zeros((8, 20, 22), np.int16)
+    files = write(tmp_path, [raw, raw], [lab, lab])
+    for wrong in (0, 1, "1"):
+        with pytest.raises(ValueError, match=f"valid_cubes must be a list of cube numbers, got {wrong!r}"):
+            BatchCreatorImage(*nodes(), valid_cubes=wrong, **files)
+    for right in ([0], (0,), np.array([0])):
+        assert BatchCreatorImage(*nodes(), valid_cubes=right, **files).valid_d

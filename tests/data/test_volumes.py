@@ -425,3 +425,10 @@ def test_only_what_is_needed_is_read(raw):
             return raw[box]
     Volume(Stored(Array()), "watched", "fzxy")[:, 2:4, 3, 5:10:2]
     assert asked == [np.s_[0:2, 2:4, 3:4, 5:10]]
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.nii.gz", "em.mrc"])
+def test_formats_that_cannot_be_read(tmp_path, name):
+    (tmp_path / name).write_bytes(b"something else")
+    with pytest.raises(OSError, match=f"{name} is of no format that can be read. Formats: h5, zarr.*h5save"):
+        open_volume(tmp_path / name)

@@ -602,3 +602,20 @@ def test_weights_of_open_size_beside_known_ones(argument, pred, given, tags):
     opens, fixed = ("pred", "given") if pred[0] is None else ("given", "pred")
     with pytest.raises(ValueError, match=f"'nll'.*'{opens}' .* has an open size, that of '{fixed}' .* a known one"):
         nm.MultinoulliNLL(p, target, True, **{argument: weights}, **QUIET)
+
+
+def test_integers_that_other_ways_would_scale_are_noticed_once(caplog):
+    image = nm.Input((1, 1, 8), "b,f,x", name="raw")
+    pred = nm.Conv(image, 1, 3)
+    target = nm.Input_like(pred, name="target")
+    loss = nm.AggregateLoss(nm.SquaredLoss(pred, target))
+    model = nm.model_manager.getmodel()
+    model.designate_nodes("raw", "target", loss, pred)
+    x = np.arange(8, dtype=np.uint8).reshape(1, 1, 8)
+    caplog.clear()
+    model.predict(x.astype(np.float32))
+    model.predict(x.astype(np.int64))
+    assert "taken as it is" not in caplog.text
+    model.trainingstep(x, np.zeros((1, 1, 6), np.uint8))
+    model.predict(x.astype(np.uint16))
+    assert caplog.text.count("The image for 'raw' is uint8 and taken as it is") == 1 and "uint16" not in caplog.text

@@ -26,7 +26,8 @@ def run(folder, *arguments):
 
 
 @pytest.mark.parametrize("options, pad", [((), True), (("--no-mfp",), True), (("--no-pad",), False),
-                                          (("--patch", "6,22,26"), True), (("--classes", "2,0"), True)])
+                                          (("--patch", "6,22,26"), True), (("--patch", "100,900,900"), True),
+                                          (("--patch", "100,900,900", "--no-pad"), False), (("--classes", "2,0"), True)])
 def test_same_as_in_python(files, options, pad):
     folder, model, raw = files
     assert run(folder, f"{folder}/volume.h5:raw", f"{folder}/out.h5:probs", *options) == 0

@@ -178,7 +178,8 @@ def test_commands_write_what_they_promise(shell, trainer):
     assert "run-pred-0-z0-c1-0hrs.png" in names and "run-raw-0-z1.png" in names
     for line in ("paramstats", "gradstats", "actstats", "help"):
         shell.type(line)
-    trainer.save("a.mdl")
+    shell.type("save a.mdl")
+    assert "a.mdl exists" in shell.type("save a.mdl")
     before = trainer.model["conv2"].params["w"].get_value()
     trainer.model["conv2"].params["w"].set_value(0 * before)
     shell.type("load a.mdl")

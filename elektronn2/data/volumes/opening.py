@@ -3,6 +3,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+import h5py
+
 from elektronn2.data.volumes import arrays, h5, knossos, tensorstore, tiff, zarr
 from elektronn2.data.volumes.volume import Stored, Volume
 from elektronn2.utils.basic import h5open
@@ -157,6 +159,9 @@ def open_stored(source):
         source = as_address(source)
     if source.is_missing:
         raise FileNotFoundError(f"There is no file {source.location}.{suggest_file(source.location)}")
+    if source.kind == "h5" and Path(source.location).suffix not in SUFFIXES and not h5py.is_hdf5(source.location):
+        raise OSError(f"{source.location} is of no format that can be read. Formats: {', '.join(KINDS)}. Load it with a "
+                      "library of its own and pass the array, or convert it, for example with elektronn2.utils.h5save.")
     return KINDS[source.kind](source.location, source.key), str(source), source.axes
 
 
