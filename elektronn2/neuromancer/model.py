@@ -420,8 +420,9 @@ class Model(GraphManager):
             if source is image and dtype in ("uint8", "uint16"):
                 self._said_unscaled = True
                 largest = np.iinfo(dtype).max
-                logger.warning("The image for %r is %s and taken as it is, but predict_dense and the batches of training divide "
-                               "by %d. Do so here as well: (image / %d).astype('float32').", image.name, dtype, largest, largest)
+                logger.warning("The image for %r is %s and taken as it is, but predict_dense and the batches of training "
+                               "divide by %d. Do so here as well: (image / %d).astype('float32').", image.name, dtype,
+                               largest, largest)
 
     def predict_ext(self, *inputs, mode="predict"):
         """List of the values of the nodes ``prediction_ext``; inputs are the union of their sources."""
