@@ -254,6 +254,16 @@ def test_nothing_is_overwritten_unless_asked(name, raw, tmp_path):
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
+def test_a_folder_of_other_things_is_never_replaced(name, raw, tmp_path):
+    folder = Path(address(tmp_path, name).removeprefix("precomputed:"))
+    folder.mkdir()
+    (folder / "notes.txt").write_text("years of work")
+    with pytest.raises(FileExistsError, match=f"{folder.name} is a folder, but no volume of kind .*: it is not overwritten"):
+        convert(raw, address(tmp_path, name), overwrite=True)
+    assert (folder / "notes.txt").exists() and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
 def test_a_failed_read_leaves_what_is_done(name, raw, tmp_path):
     class Failing:
         shape, dtype, fails, reads = raw.shape, raw.dtype, True, 0

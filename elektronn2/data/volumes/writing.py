@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from elektronn2.data.volumes.extras import need
-from elektronn2.data.volumes.opening import Address
+from elektronn2.data.volumes.opening import INSIDE, Address
 from elektronn2.utils.basic import atomic_write
 from elektronn2.utils.validate import as_tuple
 
@@ -207,11 +207,17 @@ class Output:
         if address.kind not in WRITERS or address.local is None:
             raise ValueError(f"{address} cannot be written. Outputs are files or folders on this machine: *.zarr, *.h5, "
                              "*.npy, *.tif, or precomputed:FOLDER.")
-        self.path, self.overwrite = address.local, overwrite
+        self.path, self.overwrite = Path(os.path.abspath(address.local)), overwrite
+        if not self.path.name:
+            raise ValueError(f"{address} cannot be written: name a new file or folder.")
         if not self.path.parent.is_dir():
             raise FileNotFoundError(f"There is no folder {self.path.parent} for the output.")
         if self.path.exists() and not overwrite:
             raise FileExistsError(f"{self.path} exists. Choose another name, or --overwrite.")
+        volume = [name for name, kind in INSIDE.items() if kind == address.kind]  # what such a folder holds
+        if self.path.is_dir() and not any((self.path / name).exists() for name in volume):
+            raise FileExistsError(f"{self.path} is a folder, but no volume of kind {address.kind}: it is not overwritten. "
+                                  "Choose another name.")
         self.part = self.path.with_name(self.path.name + ".part")
         self.writer = WRITERS[address.kind](self.part / "data", key=address.key, **layout)
         self.job = {**job, "format": address.kind, "key": address.key, "block": list(self.writer.block),
