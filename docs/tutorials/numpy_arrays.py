@@ -196,8 +196,9 @@ print(f"test sections: fast {psnr(test_fast, test_slow):.2f} dB, Gaussian filter
 #
 #     test sections: fast 17.11 dB, Gaussian filter of 1.2 pixels 26.68 dB, network 27.41 dB
 #
-# so the network leaves about 15 % less of the squared error than the filter does; with other seeds, whose tissue is another,
-# up to 27 %. More features, more updates and neighbouring sections as features of the input would be the next things to try.
+# or, on another processor, which rounds differently, 27.67 dB for the network. So it leaves 15 to 20 % less of the squared
+# error than the filter does; with other seeds, whose tissue is another, up to 27 %. More features, more updates and
+# neighbouring sections as features of the input would be the next things to try.
 #
 # .. image:: /images/tutorial-numpy-arrays.png
 #    :alt: The same part of a section four times: fast, very grainy; after a Gaussian filter, blurred and still uneven; after
