@@ -278,7 +278,6 @@ def said(name):
 
 def gallery():
     """The text of the page, name of a file -> SVG, and the nodes that are drawn."""
-    logging.getLogger("elektronn2log").setLevel(logging.ERROR)
     namespace = {}
     exec(INPUTS, namespace)
     groups, pictures, nodes = [], {}, []
@@ -333,6 +332,7 @@ examples begin with this:
 
 
 def main():
+    logging.getLogger("elektronn2log").setLevel(logging.ERROR)
     page, pictures, _ = gallery()
     PICTURES.mkdir(parents=True, exist_ok=True)
     for old in PICTURES.glob("*.svg"):

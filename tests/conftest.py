@@ -1,4 +1,5 @@
 """Every test starts with no open model, default settings, and the same seed."""
+import logging
 import os
 
 import numpy as np
@@ -9,12 +10,14 @@ from elektronn2.config import config
 from elektronn2.neuromancer import model_manager
 from elektronn2.neuromancer.init import reseed
 
+logger = logging.getLogger("elektronn2log")
 torch.set_num_threads(1)  # the networks of most tests are too small for two
 
 
 @pytest.fixture(autouse=True)
 def fresh():
     settings = dict(vars(config))
+    level = logger.level
     model_manager.models.clear()
     model_manager.current = model_manager.last = None
     reseed(0)
@@ -22,6 +25,7 @@ def fresh():
     torch.manual_seed(0)
     yield
     vars(config).update(settings)
+    logger.setLevel(level)
 
 
 @pytest.fixture

@@ -194,7 +194,7 @@ def test_commands_in_the_text(page, capsys):
         elif re.fullmatch(r"make|(\.venv/bin/)?python3?|pip", name) and words and "..." not in code:
             check_command(shlex.split(code), capsys)
         elif re.match(r"(examples|benchmarks|docs|tests|elektronn2)/[\w/]+\.\w+", name):
-            assert (ROOT / name).is_file(), f"there is no {name}"
+            assert (ROOT / name).is_file() or name == "docs/_build/html/index.html", f"there is no {name}"
             assert all(f'"{option}"' in (ROOT / name).read_text() for option in options(words)), code
 
 

@@ -52,8 +52,8 @@ def test_as_a_script(home, name):
     assert any(f"_{name}_model-graph.html" in p.name for p in home.iterdir())
 
 
-@pytest.mark.parametrize("name", ["mnist", "neuro3d_lite", "laptop",
-                                  pytest.param("residual_unet", marks=pytest.mark.slow), *SLOW])
+@pytest.mark.parametrize("name", ["mnist", "laptop", *SLOW, *(pytest.param(name, marks=pytest.mark.slow)
+                                                               for name in ("neuro3d_lite", "residual_unet"))])
 def test_training(home, name):
     """A few steps of the config as it stands, but for their number."""
     config = home / f"{name}.py"

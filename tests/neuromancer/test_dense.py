@@ -162,8 +162,9 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("factor", [16, pytest.param(1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name, factor", [
+    pytest.param(name, factor, marks=[pytest.mark.slow] * (factor == 1 or name in ("neuro3d", "unet3d")))
+    for name in NETWORKS for factor in (16, 1)])
 def test_documented_networks(name, factor, rng):
     """Tiled equals whole, MFP equals all shifts, with and without mirrored border."""
     patch, size = NETWORKS[name]
