@@ -121,9 +121,9 @@ print("a batch:", *(f"{a.dtype} {a.shape}" for a in batch(0)))
 # The loop
 # --------
 #
-# ``trainingstep`` makes one update and returns the loss before it. Hyper-parameters, such as the learning rate ``lr``, are
-# attributes of the model; here it falls as a cosine. Every 100 updates the loss is measured on other sections, always on the
-# same batches, and the best weights are kept.
+# ``trainingstep`` makes one update and returns the loss before it, the seconds it took, and debug outputs, of which this
+# model has none. Hyper-parameters, such as the learning rate ``lr``, are attributes of the model; here it falls as a cosine.
+# Every 100 updates the loss is measured on other sections, always on the same batches, and the best weights are kept.
 #
 # In the middle of the run, the model is saved together with the state of its optimiser.
 

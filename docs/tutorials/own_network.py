@@ -11,7 +11,8 @@ tried out; and beside it a new loss.
 
     python docs/tutorials/own_network.py --out own_network     # a minute on two cores
 
-What a node is, and what comes with the library, is told in :doc:`nodes </nodes>`; geometry in :doc:`/geometry`.
+The nodes that come with the library are listed in :doc:`nodes </nodes>`; what sizes, offsets and strides are is told in
+:doc:`/geometry`.
 """
 # sphinx_gallery_thumbnail_path = "images/tutorial-own-network.png"
 import argparse
@@ -266,6 +267,8 @@ def train(window, augment):
     for step in range(n_steps):
         model.lr = 2e-3 * (1 - step / n_steps)
         model.trainingstep(*data.getbatch(2, grey_augment_channels=[0] if augment else []), optimiser="AdamW")
+        if step % 200 == 199:
+            print(f"{model.name}: step {step + 1}, loss {model.loss_smooth:.3f}", flush=True)
     print(f"{model.name}: {model.iterations} steps, {model.elapsed_time:.0f} s, loss {model.loss_smooth:.3f}")
     return model
 

@@ -164,8 +164,9 @@ trainer.run()
 
 # %%
 # The folder of the run now holds, among other files, ``Batch_test_image.png``, an example as the network is given it, and
-# the course of the training: loss and error on examples of the training cubes and of the third one. As long as both fall,
-# longer training pays; when only the first falls, the network learns the training cubes by heart. Here the second is even
+# the course of the training: loss and error on examples of the training cubes and of the third one. Both flatten as the
+# learning rate falls to 0. If they still fell until then, a longer run, with a larger ``n_steps``, pays; if only the first
+# did, the network learns the training cubes by heart. Here the second is even
 # lower, since validation examples are not warped and their grey values are left as they are.
 #
 # .. image:: /images/tutorial-history.png
