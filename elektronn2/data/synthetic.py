@@ -262,10 +262,10 @@ def make_volume(shape, seed=0, aniso=2.0, radius=9.0, contrast=0.4, noise=0.035)
 
 
 def default_data_path():
-    """``$XDG_CACHE_HOME/elektronn2/neuro_data_synthetic`` (default ~/.cache)."""
+    """``$XDG_CACHE_HOME/elektronn2/neuro_data_synthetic_24`` (default ~/.cache), for sets with previews of 24 sections."""
     cache = os.environ.get('XDG_CACHE_HOME', '')
     cache = Path(cache) if os.path.isabs(cache) else Path.home() / '.cache'
-    return cache / 'elektronn2' / 'neuro_data_synthetic'
+    return cache / 'elektronn2' / 'neuro_data_synthetic_24'
 
 
 def _save(path, **arrays):

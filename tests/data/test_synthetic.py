@@ -194,11 +194,11 @@ def test_path_is_a_file(tmp_path):
 
 def test_default_path(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_data_path() == tmp_path / "elektronn2" / "neuro_data_synthetic"
+    assert default_data_path() == tmp_path / "elektronn2" / "neuro_data_synthetic_24"
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for value in ("", "relative"):
         monkeypatch.setenv("XDG_CACHE_HOME", value)
-        assert default_data_path() == tmp_path / "home" / ".cache" / "elektronn2" / "neuro_data_synthetic"
+        assert default_data_path() == tmp_path / "home" / ".cache" / "elektronn2" / "neuro_data_synthetic_24"
 
 
 def test_command_line(tmp_path, capsys):
