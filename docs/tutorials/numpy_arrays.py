@@ -8,7 +8,7 @@ break, and prediction, each in a few lines.
 
 ::
 
-    python docs/tutorials/numpy_arrays.py --out numpy_arrays     # half a minute on two cores
+    python docs/tutorials/numpy_arrays.py --out numpy_arrays     # half a minute to two on two cores
 
 The task is the removal of noise. An electron micrograph is noisy if it is taken fast. From pairs of fast and slow pictures
 of the same sections, a network learns what the slow one would be. The output is a grey value, so this is a regression.

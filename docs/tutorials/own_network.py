@@ -9,7 +9,7 @@ tried out; and beside it a new loss.
 
 ::
 
-    python docs/tutorials/own_network.py --out own_network     # a minute on two cores
+    python docs/tutorials/own_network.py --out own_network     # one to three minutes on two cores
 
 The nodes that come with the library are listed in :doc:`nodes </nodes>`; what sizes, offsets and strides are is told in
 :doc:`/geometry`.
@@ -72,14 +72,21 @@ def local_contrast(x, floor, window):
 # --------
 #
 # The constructor checks what it is given and makes the parameters. An argument with the name of the parameter, here
-# ``floor``, is what the node gets its weights by when it is loaded from a file. Then there are three questions:
+# ``floor``, is what the node gets its weights by when it is loaded from a file. Then there are four questions, each
+# answered by a method that the library calls:
 #
 # ``_make_output``
-#     What is computed?
+#     What is computed? It sets ``self.output``, from ``self.parent.output`` and the parameters. These have no values yet,
+#     only shapes; the values come when the node is called.
+# ``_axis_size``
+#     How many pixels are left along one spatial axis, ``k``, of so many that the parent has (one ``size`` for each parent,
+#     if there are several)? It is also asked when other patch sizes are looked for, and raises an error for those that do
+#     not fit. ``mfp`` tells whether max-fragment pooling is on, which matters to nodes that pool or have strides only.
+#     Nodes that change no sizes need not have this method.
 # ``_calc_shape``
-#     Which shape has it, and where do its pixels sit on the input? ``convolved`` is the rule for the geometry of all
-#     windows that move by one pixel. ``_axis_size`` tells the size along one axis; it is asked again when other patch
-#     sizes are looked for.
+#     Which shape has the output, and where do its pixels sit on the input? It sets ``self.shape``, from that of the parent:
+#     ``with_spatial`` puts in the new sizes, and ``convolved`` is the rule for field of view and offsets of all windows that
+#     move by one pixel.
 # ``_calc_comp_cost``
 #     How many multiplications and additions does it take? That is for the overview only.
 #
@@ -91,6 +98,8 @@ class LocalContrast(nm.Node):
 
     def __init__(self, parent, window, floor=None, name="local_contrast", print_repr=True):
         super().__init__(parent, name, print_repr)
+        if parent.shape.tags != ("b", "f", "x", "y"):
+            raise ValueError(f"LocalContrast {name!r}: the parent must have the axes b,f,x,y, it has {parent.shape}.")
         if window < 3 or window % 2 == 0:
             raise ValueError(f"LocalContrast {name!r}: window must be odd and at least 3, got {window!r}.")
         self.window = window
@@ -118,7 +127,8 @@ class LocalContrast(nm.Node):
 # Is it right?
 # ------------
 #
-# Four checks, each against something that knows nothing of our code. First its values, against a filter of scipy:
+# Four checks, of which the first three compare with something that knows nothing of our code. First its values, against a
+# filter of scipy:
 
 nm.model_manager.newmodel("checks")
 image = nm.Input((1, 1, 40, 44), "b,f,x,y", name="image")

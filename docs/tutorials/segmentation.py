@@ -2,9 +2,9 @@
 1. From raw volumes to segmented cells
 ======================================
 
-This tutorial goes the whole way, on a laptop without a GPU and in a few minutes (two on two cores): electron micrographs and
-their labels in h5 files, a network that learns to see the barriers between cells, its prediction of a volume that it has
-never seen, and the cells that follow from it, with a number that says how good they are.
+This tutorial goes the whole way, on a laptop without a GPU and in two to six minutes: electron micrographs and their labels
+in h5 files, a network that learns to see the barriers between cells, its prediction of a volume that it has never seen, and
+the cells that follow from it, with a number that says how good they are.
 
 ::
 
@@ -159,15 +159,16 @@ experiment = ExperimentConfig(config_file, save_path=out)
 if args.quick:
     experiment.n_steps, experiment.history_freq = 12, 6
 trainer = Trainer(experiment)
-trainer.debug_getcnnbatch()
+trainer.debug_getcnnbatch()  # draws one example, image and target, before the training begins
 trainer.run()
 
 # %%
-# The folder of the run now holds, among other files, ``Batch_test_image.png``, an example as the network is given it, and
-# the course of the training: loss and error on examples of the training cubes and of the third one. Both flatten as the
-# learning rate falls to 0. If they still fell until then, a longer run, with a larger ``n_steps``, pays; if only the first
-# did, the network learns the training cubes by heart. Here the second is even
-# lower, since validation examples are not warped and their grey values are left as they are.
+# The folder of the run now holds, among other files, that example (``Batch_test_image.png``), as the network is given it,
+# and the course of the training (``0-*.history.png``, below): loss and error on examples of the training cubes and of the
+# third one. Where there are pale lines, they are single measurements, and the bold ones means of eight. Both curves flatten
+# as the learning rate falls to 0. If they still fell until then, a longer run, with a larger ``n_steps``, pays; if only the
+# first did, the network learns the training cubes by heart. Here the second is even lower, since validation examples are not
+# warped and their grey values are left as they are.
 #
 # .. image:: /images/tutorial-history.png
 #    :alt: Four panels over 1500 updates. The losses of training and validation fall for about 900 updates and hardly any

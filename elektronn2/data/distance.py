@@ -1,8 +1,9 @@
 """The signed distance of objects, as a target: how deep a voxel lies in its object, or how far it is from the next one."""
 import math
 
-import numba
 import numpy as np
+
+from elektronn2.utils.compiling import compiled
 
 UNKNOWN = -666  # which losses on numbers leave out
 
@@ -50,7 +51,7 @@ def _distance(ids, size, reach):
     return np.sqrt(square)
 
 
-@numba.njit(nogil=True)
+@compiled
 def _along(ids, square, size, steps):
     result = square.copy()
     for i in range(ids.shape[0]):

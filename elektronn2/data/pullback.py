@@ -7,10 +7,10 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import numba
 import numpy as np
 
 from elektronn2.utils.basic import as_float
+from elektronn2.utils.compiling import compiled
 from elektronn2.utils.validate import as_tuple
 
 _SLACK = 1e-6  # voxels by which rounding errors may leave the source
@@ -181,13 +181,13 @@ def free_threads():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _lerp(a, b, f):
     """From a to b by f; at the ends exactly these, also beside NaN."""
     return a if f == 0 else b if f == 1 else a + f * (b - a)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _spline_weights(t):
     """The cell of a cubic B-spline in which t lies, and the weights of the four coefficients from there on."""
     cell = int(np.floor(t))
@@ -195,7 +195,7 @@ def _spline_weights(t):
     return cell, ((1 - u) ** 3 / 6, (3 * u ** 3 - 6 * u ** 2 + 4) / 6, (3 * (u + u ** 2 - u ** 3) + 1) / 6, u ** 3 / 6)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _bend_plane(bend, i, plane):
     """The coefficients of the spline on section i, into ``plane`` (3, gx, gy)."""
     tz, coefficients = bend[0], bend[4]
@@ -206,7 +206,7 @@ def _bend_plane(bend, i, plane):
             plane += wz[p] * coefficients[:, a + p]
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _bend_row(bend, plane, back, i, j, lines, moves):
     """What the displacement of row (i, j) adds to the homogeneous source coordinates, into ``moves`` (4, m2).
 
@@ -240,7 +240,7 @@ def _bend_row(bend, plane, back, i, j, lines, moves):
                 row[k] += k0 + u * (k1 + u * (k2 + u * k3))
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _fill(source, back, origin, step, nearest, divisor, out, first, last, bend):
     """Rows ``first`` to ``last`` of the output: the positions of a row, then its 8 corners, then their mean.
 

@@ -5,10 +5,9 @@ v + nhood[e], where both lie in the volume; it has the index that its weight has
 
 A component is a tree in one array ``parent``: a root holds minus the number of its voxels, any other voxel its parent.
 """
-import numba
 import numpy as np
 
-compiled = numba.njit(nogil=True, error_model="numpy")
+from elektronn2.utils.compiling import compiled
 
 # A component of n_branch voxels was attached to one of n_root voxels, by an edge.
 JOINT = np.dtype([(name, np.int32) for name in ("root", "n_root", "branch", "n_branch", "edge")])
