@@ -16,6 +16,21 @@ def example(name, nm=neuromancer):
     return module.create_model()
 
 
+class FewerFeatures:
+    """``nm`` for the example networks, with layers of a fraction of the features, but of 5 where there are as many."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __getattr__(self, name):
+        node = getattr(neuromancer, name)
+        if name == "Conv":
+            return lambda parent, n_f, *a, **k: node(parent, max(min(n_f, 5), n_f // self.factor), *a, **k)
+        if name == "UpConvMerge":
+            return lambda p, q, n_f, **k: node(p, q, max(min(n_f, 5), n_f // self.factor), **k)
+        return node
+
+
 def docs_cnn(nm=neuromancer):
     """The first network that users of the library meet."""
     image = nm.Input((10, 3, 23, 183, 183), "b,f,z,x,y", name="image")

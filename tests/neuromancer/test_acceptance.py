@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from networks import docs_cnn, example
+from networks import FewerFeatures, docs_cnn, example
 
 from elektronn2 import neuromancer as nm
 
@@ -115,8 +115,10 @@ def test_the_documented_model_interface(log):
     assert re.fullmatch(r"target: median execution time: \d+\.\d{5} ms", lines[5])
 
 
-def test_the_documented_network_computes_and_predicts_densely(log):
-    model = docs_cnn()
+@pytest.mark.parametrize("factor", [16, pytest.param(1, marks=pytest.mark.slow)])
+def test_the_documented_network_computes_and_predicts_densely(log, factor):
+    """With a sixteenth of its features, and as it is, which takes a minute."""
+    model = docs_cnn(FewerFeatures(factor))
     probs = model["softmax"]
     output = probs(np.ones(model["image"].shape.shape, np.float32))
     assert output.shape == (10, 5, 8, 40, 40)

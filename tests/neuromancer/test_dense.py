@@ -6,7 +6,7 @@ from math import lcm
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from networks import docs_cnn, example
+from networks import FewerFeatures, docs_cnn, example
 from random_graphs import SETTINGS, build, legal_size, pads, recipes
 
 from elektronn2 import neuromancer as nm
@@ -134,21 +134,6 @@ def test_mfp_equals_all_shifts_on_random_graphs(n):
             assert close(mfp.predict_dense(raw, pad_raw=pad), model.predict_dense(raw, pad_raw=True) if pad else shifts)
     on_random_graphs(check, n, upsampling=False)
     assert strided >= n // 4
-
-
-class FewerFeatures:
-    """``nm`` for the example networks, with layers of a fraction of the features."""
-
-    def __init__(self, factor):
-        self.factor = factor
-
-    def __getattr__(self, name):
-        node = getattr(nm, name)
-        if name == "Conv":
-            return lambda parent, n_f, *a, **k: node(parent, max(2, n_f // self.factor), *a, **k)
-        if name == "UpConvMerge":
-            return lambda p, q, n_f, **k: node(p, q, max(2, n_f // self.factor), **k)
-        return node
 
 
 # patch, whole volume in one pass: at least two tiles per axis

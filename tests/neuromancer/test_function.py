@@ -96,6 +96,7 @@ def test_float16_needs_cuda():
         model.predict(np.zeros((2, 1, 8, 8), np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the compiler's own
 def test_inductor_generates_kernels_and_agrees_with_eager(lines, rng):
     model = small_net()
@@ -121,7 +122,9 @@ def test_training_with_inductor_equals_eager(rng):
         model.lr = 0.05
         values = batch(np.random.default_rng(5), model)
         losses = [model.trainingstep(*values, optimiser="SGD")[0] for _ in range(3)]
-        assert f"train, {backend} on cpu" in model.optimiser("SGD").function.summary
+        summary = model.optimiser("SGD").function.summary
+        assert f"train, {backend} on cpu" in summary
+        assert (int(summary.split(", ")[-1].split()[0]) > 0) == (backend == "inductor")  # generated kernels
         results[backend] = [*losses, *model.get_param_values(as_list=True)]
     for a, b in zip(results["eager"], results["inductor"]):
         np.testing.assert_allclose(b, a, atol=1e-5)

@@ -218,7 +218,8 @@ def session(tmp_path):
     path = write_config(tmp_path, change={"n_steps = 12": "n_steps = 10**6", "history_freq = 5": "history_freq = 200"})
     child = pexpect.spawn(sys.executable, ["-m", "elektronn2.scripts.train", str(path), "--gpu=none"], timeout=90,
                           encoding="utf-8", dimensions=(40, 120),
-                          env={**os.environ, "OMP_NUM_THREADS": "1", "TERM": "xterm"})
+                          env={**os.environ, "OMP_NUM_THREADS": "1", "TERM": "xterm",
+                               "PROMPT_TOOLKIT_NO_CPR": "1"})  # else it waits for an answer that no terminal gives
     child.folder = tmp_path / "runs" / "run"
     child.log = child.folder / "0-run.log"
     child.prompt = re.escape(f"{login()}@ELEKTRONN2: ")
@@ -266,6 +267,8 @@ def test_ctrl_c_in_the_shell_and_a_mistake_that_is_mended(session):
     session.expect("00200, L_m=")
     enter(session)
     session.sendintr()
+    session.sendline("6 * 7")
+    session.expect(r"\D42\D")
     session.expect(session.prompt)
     session.sendline("data_batch_args['wrap'] = 1")
     session.expect(session.prompt)
