@@ -98,7 +98,7 @@ class LocalContrast(nm.Node):
 
     def __init__(self, parent, window, floor=None, name="local_contrast", print_repr=True):
         super().__init__(parent, name, print_repr)
-        if parent.shape.tags != ("b", "f", "x", "y"):
+        if "".join(parent.shape.tags) != "bfxy":
             raise ValueError(f"LocalContrast {name!r}: the parent must have the axes b,f,x,y, it has {parent.shape}.")
         if window < 3 or window % 2 == 0:
             raise ValueError(f"LocalContrast {name!r}: window must be odd and at least 3, got {window!r}.")
