@@ -1,6 +1,7 @@
 """The tutorials run as they stand, from any folder, and reach what their text promises."""
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -47,10 +48,13 @@ def test_quick(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", WRITTEN)
-def test_what_is_there_stays(tmp_path, name):
+def test_what_is_there_stays(tmp_path, name, monkeypatch, capsys):
     (tmp_path / name).mkdir()
-    result = run(tmp_path, name, "--quick")
-    assert result.returncode == 2 and "Name a new folder with --out." in result.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--out", name])
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_path(str(TUTORIALS / f"{name}.py"), run_name="__main__")
+    assert "Name a new folder with --out." in capsys.readouterr().err
     assert not list((tmp_path / name).iterdir())
 
 

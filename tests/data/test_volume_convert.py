@@ -301,7 +301,8 @@ convert(Slow(), sys.argv[1], chunks=8, memory=0.01, **shards)
 """
 
 
-@pytest.mark.parametrize("name", OUTPUTS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("em.npy", "em.tif")))
+                                  for name in OUTPUTS])
 def test_killed_and_run_again(name, tmp_path):
     """Killed twice at any moment; what is there at the end is bit for bit what an uninterrupted run writes."""
     target, counts = address(tmp_path, name), []

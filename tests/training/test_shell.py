@@ -233,13 +233,27 @@ def enter(child):
 
 
 def test_a_session_in_a_terminal(session):
-    """Train, Ctrl+C, setlr, preview, debug_getcnnbatch, q, train on, Ctrl+C, Ctrl-D, train on, Ctrl+C, kill."""
+    """Train, Ctrl+C, setlr, preview, debug_getcnnbatch, Ctrl+C, a mistake, q, mended, q, train on, Ctrl+C, Ctrl-D, train on,
+    Ctrl+C, kill."""
     session.expect("00200, L_m=")
     enter(session)
     for line, answer in (("setlr 1e-4", r"lr = 0.0001 from the next step on"), ("preview", r"Wrote \d+ preview images"),
                          ("self.debug_getcnnbatch()", r"Drew .*Batch_test_image.png"),
                          ("conv2.shape.ext_repr", r"\(4,f\)"), ("voxel_loss", "MultinoulliNLL-Node"),
                          ("print('four', 2 + 2)", "four 4"), ("1 / 0", "ZeroDivisionError")):
+        session.sendline(line)
+        session.expect(answer)
+        session.expect(session.prompt)
+    # Ctrl+C at the prompt leaves the shell open
+    session.sendintr()
+    session.sendline("6 * 7")
+    session.expect(r"\D42\D")
+    session.expect(session.prompt)
+    # what is refused, is said; a step that fails opens the shell again
+    for line, answer in (("data_batch_args['wrap'] = 1", "was not changed: getbatch has no argument 'wrap'"),
+                         ("model.trainingstep = lambda *_, **__: [][3]; print('bro' 'ken')", "broken"),
+                         ("q", "IndexError: list index out of range"),
+                         ("del model.trainingstep; print('men' 'ded')", "mended")):
         session.sendline(line)
         session.expect(answer)
         session.expect(session.prompt)
@@ -260,25 +274,3 @@ def test_a_session_in_a_terminal(session):
     log = session.log.read_text()
     for part in ("setlr 1e-4", "four 4", "ZeroDivisionError", "L_m=", "ELEKTRONN2: kill", "<Conv-Node> 'conv2'"):
         assert part in log, part
-
-
-def test_ctrl_c_in_the_shell_and_a_mistake_that_is_mended(session):
-    """Ctrl+C at the prompt leaves the shell open; an argument that breaks the batches opens it again."""
-    session.expect("00200, L_m=")
-    enter(session)
-    session.sendintr()
-    session.sendline("6 * 7")
-    session.expect(r"\D42\D")
-    session.expect(session.prompt)
-    session.sendline("data_batch_args['wrap'] = 1")
-    session.expect(session.prompt)
-    session.sendline("q")
-    session.expect("wrap")
-    session.expect(session.prompt)
-    session.sendline("del data_batch_args['wrap']")
-    session.expect(session.prompt)
-    session.sendline("q")
-    session.expect(r"L_m=")
-    enter(session)
-    session.sendline("kill")
-    session.expect(pexpect.EOF)
