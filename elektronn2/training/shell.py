@@ -131,6 +131,8 @@ class Shell:
         self.ip.keep_running = True
         with _ipython_folder(self._folder.name):
             self.ip.mainloop(local_ns=self.ip.user_ns, module=self.ip.user_module)
+        if self.go_on:
+            self.say("Training goes on. (Ctrl+C opens the shell again; there, kill ends the run.)")
         return self.go_on
 
     # -- commands --------------------------------------------------------------------------------
@@ -166,7 +168,7 @@ class Shell:
         title = "ELEKTRONN2 training shell"
         self.say(f"\n{'=' * 70}\n{title:^70}\n>> {self.trainer.save_name} <<\n{'=' * 70}\n{table}\n"
                  "Anything else is Python. In scope: self (the trainer), model, data, batch, exp_config, config,\n"
-                 "what the config file defined, and the nodes by name. Ctrl-D leaves like q.\n")
+                 "what the config file defined, and the nodes by name. Ctrl-D and exit leave like q.\n")
 
     def do_q(self):
         """q -- leave the shell and go on training"""

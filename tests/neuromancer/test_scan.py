@@ -276,6 +276,7 @@ def test_the_number_of_steps_does_not_matter_to_a_compiler(unroll, n_programs):
     assert sizes[0] == sizes[1] and len(sizes[0]) == n_programs
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_inductor_agrees_with_eager():
     x, first = sequence(4)

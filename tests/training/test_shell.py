@@ -261,6 +261,7 @@ def test_a_session_in_a_terminal(session):
     session.expect(r"00\d00, L_m=.*LR=1\.00e-04")
     enter(session)
     session.sendcontrol("d")
+    session.expect("Training goes on. .* kill ends the run")
     session.expect(r"L_m=")
     enter(session)
     session.sendline("kill")
