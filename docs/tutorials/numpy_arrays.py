@@ -155,7 +155,9 @@ model.save(out / "denoise.mdl")
 # ----------------------
 #
 # A file that was saved with ``optimiser_state=True`` goes on as if nothing had happened: the model tells how many updates it
-# has made, so the next batches and the learning rate are right, and its losses are those of the run without a break.
+# has made, so the next batches and the learning rate are right, and its losses are those of the run without a break. (In
+# another process, ``batch`` and ``update`` are needed there as well: put them into a file that both scripts import. A file
+# without that state, such as ``denoise.mdl``, begins at update 0 with the learning rate 1.0, so set ``lr`` first.)
 
 resumed = nm.model.modelload(out / "half.mdl")
 again = [update(resumed, step) for step in range(resumed.iterations, resumed.iterations + 5)]
@@ -197,7 +199,7 @@ print(f"test sections: fast {psnr(test_fast, test_slow):.2f} dB, Gaussian filter
 #     test sections: fast 17.11 dB, Gaussian filter of 1.2 pixels 26.68 dB, network 27.41 dB
 #
 # or, on another processor, which rounds differently, 27.67 dB for the network. So it leaves 15 to 20 % less of the squared
-# error than the filter does; with other seeds, whose tissue is another, up to 27 %. More features, more updates and
+# error than the filter does; with other seeds, whose tissue is another, up to 30 %. More features, more updates and
 # neighbouring sections as features of the input would be the next things to try.
 #
 # .. image:: /images/tutorial-numpy-arrays.png

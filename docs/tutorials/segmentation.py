@@ -92,7 +92,8 @@ draw({"image": raw[labelled][z], "barriers": barriers[z], "cells": ids[z]}, "dat
 # ----------
 #
 # A run is described by a Python file. This one says where the data are, what the network looks like, and how it is trained;
-# :doc:`/training` explains each name. The third cube is kept for validation and is never trained on.
+# :doc:`/training` tells how to write one, and :doc:`/config` explains each name. The third cube is kept for validation and
+# is never trained on.
 #
 # The network is small. Filters of the first layer are flat, since a voxel is longer in z; pooling halves the resolution
 # twice in x and y. In the end there are two numbers for each voxel, which ``Softmax`` turns into the probabilities of *cell*
@@ -151,8 +152,12 @@ config_file.write_text(CONFIG)
 # Training
 # --------
 #
-# In a shell that would be ``elektronn2-train barriers.py``. From Python, the seed, which makes the run repeatable, and the
-# folder for it can be given beside the config.
+# In a shell that would be ``elektronn2-train barriers.py``, which writes into ``~/elektronn2_training`` and draws a new seed
+# each time, unless the config has a ``save_path`` and a ``seed``. From Python, the folder, and the seed, which makes the run
+# repeatable, can be given beside the config.
+#
+# While it trains, a line now and then shows the update, the loss, averaged (``L_m``) and of the last update (``L``), the
+# errors on training (``tr``) and validation patches (``vl``), the mean of the labels, the learning rate and the speed.
 
 config.seed = args.seed
 experiment = ExperimentConfig(config_file, save_path=out)
@@ -165,15 +170,18 @@ trainer.run()
 # %%
 # The folder of the run now holds, among other files, that example (``Batch_test_image.png``), as the network is given it,
 # and the course of the training (``0-*.history.png``, below): loss and error on examples of the training cubes and of the
-# third one. Where there are pale lines, they are single measurements, and the bold ones means of eight. Both curves flatten
-# as the learning rate falls to 0. If they still fell until then, a longer run, with a larger ``n_steps``, pays; if only the
-# first did, the network learns the training cubes by heart. Here the second is even lower, since validation examples are not
-# warped and their grey values are left as they are.
+# third one. Where there are pale lines, they are single measurements, and the bold ones means of eight, which lag behind; so
+# look at the losses, or at the pale lines. Both flatten as the learning rate falls to 0. If they still fell until then, a
+# longer run, with a larger ``n_steps``, pays; if only the first did, the network learns the training cubes by heart. Here
+# the second is even lower, since validation examples are not warped and their grey values are left as they are.
+#
+# To train a model further, begin a new run: in a copy of the config, let ``model_load_path`` name the ``-LAST.mdl`` of the
+# old one.
 #
 # .. image:: /images/tutorial-history.png
 #    :alt: Four panels over 1500 updates. The losses of training and validation fall for about 900 updates and hardly any
-#          more after that; so do the errors, with validation below training; then the gain of single updates around 0, and
-#          the learning rate, which falls to 0.
+#          more after that; so do the single measurements of the errors, with validation below training; then the gain of
+#          single updates around 0, and the learning rate, which falls to 0.
 
 history = trainer.history_tracker.history
 for row in (history[0], history[-1]):
@@ -191,7 +199,8 @@ for row in (history[0], history[-1]):
 
 dense = nm.model.rebuild_model(trainer.model, override_mfp_to_active=True, imposed_patch_size=(14, 130, 130),
                                imposed_batch_size=1)
-predictions = [dense.predict_dense(image[None], pad_raw=True)[1] for image, _, _ in cubes]  # (z, x, y) each
+predictions = [dense.predict_dense(image[None], pad_raw=True)[1]  # of the classes cell and barrier the second: (z, x, y)
+               for image, _, _ in cubes]
 h5save(predictions[2], out / "prediction_2.h5", "barrier")
 
 # %%
@@ -230,7 +239,8 @@ def segment(barrier, depth):
 # would give.
 #
 # The depth is a matter of choice, and the third cube must not choose for itself. So the depth is chosen, for each procedure,
-# that suits the first two cubes best.
+# that suits the first two cubes best. (The network was trained on these, so it is a little better on them than elsewhere,
+# and the depth that suits them may not be the best for the third; with more cubes, keep one for such choices, too.)
 
 
 def dark(raw):
@@ -269,8 +279,9 @@ for name, barrier in procedures.items():
 #     network                 5   0.894   0.978   0.823
 #     true barriers           1   0.997   1.000   0.995
 #
-# and with other seeds about the same: the network hardly merges cells, but it splits some. What is left to gain is the
-# distance to the last row. In the picture, cells are drawn without their barriers.
+# or, on another processor, which rounds differently, depth 4 and 0.940, 0.986 and 0.898 for the network; with other seeds
+# about the same: the network hardly merges cells, but it splits some. What is left to gain is the distance to the last row.
+# In the picture, cells are drawn without their barriers.
 #
 # .. image:: /images/tutorial-segmentation.png
 #    :alt: One section, five times: the image with grey cells and dark membranes; the labelled barriers; the predicted

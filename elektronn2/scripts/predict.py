@@ -1,6 +1,7 @@
 """``elektronn2-predict``: predict a volume densely."""
 import argparse
 import logging
+import runpy
 import sys
 from pathlib import Path
 
@@ -27,6 +28,8 @@ def parser():
     p.add_argument("--uint8", action="store_true", help="write 255 times the value")
     p.add_argument("--no-pad", action="store_true", help="leave out the border that the field of view reaches beyond, "
                    "instead of mirroring the volume there")
+    p.add_argument("--nodes", metavar="FILE.py", help="Python file, which is executed, with the node classes of your own "
+                   "that the model has")
     p.add_argument("--overwrite", action="store_true", help="replace an existing output file as a whole")
     return p
 
@@ -69,6 +72,8 @@ def predict(args):
         raise FileExistsError(f"{target} exists. Choose another file, or --overwrite.")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {target.parent} for the output.")
+    if args.nodes:
+        runpy.run_path(str(Path(args.nodes).expanduser()))  # which registers the classes
     initgpu(args.gpu)
     config.precision = args.precision
     volume = open_volume(args.input)

@@ -240,8 +240,11 @@ class Trainer:
     def run(self):
         """Train until ``n_steps``, ``max_runtime`` or the end that the user chooses. Returns True if it went as meant.
 
-        Ctrl+C opens the shell after the step; a second one interrupts at once.
+        Ctrl+C opens the shell after the step; a second one interrupts at once. A trainer runs once: RuntimeError if it has.
         """
+        if self.loop is not None:
+            raise RuntimeError(f"This trainer has run. To train the model further, begin a new run, with a config whose "
+                               f"model_load_path is {str(self.save_path / (self.save_name + '-LAST.mdl'))!r}.")
         hooks = [callbacks.Clock(self), callbacks.CheckFinite(self), callbacks.Timeline(self), callbacks.Schedules(self),
                  callbacks.Snapshots(self), callbacks.Previews(self), callbacks.Monitor(self), callbacks.Pauses(self)]
         self.loop = Loop(self.model, self.next_batch, self.exp_config, hooks, self._on_error)

@@ -102,13 +102,13 @@ def suggest_file(path):
     return f" Did you mean {stems[near[0]]!r}?" if near else ""
 
 
-def suggest(name, options):
-    """`` Did you mean 'x'?`` for the nearest option, or an empty string.
+def suggest(name, options, cutoff=0.6):
+    """`` Did you mean 'x'?`` for the nearest option, or an empty string. ``cutoff``: likeness that is asked for, 0 to 1.
 
     >>> suggest('adam', ['SGD', 'Adam'])
     " Did you mean 'Adam'?"
     """
     options = [str(o) for o in options]
     by_case = {o.lower(): o for o in options}
-    near = difflib.get_close_matches(str(name).lower(), by_case, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(str(name).lower(), by_case, n=1, cutoff=cutoff)
     return f" Did you mean {by_case[near[0]]!r}?" if near else ""

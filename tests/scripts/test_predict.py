@@ -1,4 +1,7 @@
 """``elektronn2-predict``: the same numbers as ``predict_dense``, and nothing overwritten."""
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -78,3 +81,29 @@ def test_other_formats(files, name):
     assert run(folder, f"{folder}/{name}", f"{folder}/out.h5") == 0
     expected = model.predict_dense(raw[None], pad_raw=True)
     np.testing.assert_allclose(h5load(folder / "out.h5", "prediction"), expected, atol=1e-5)
+
+
+def test_node_classes_of_ones_own(tmp_path):
+    """They are in a file that is named; without it, the message says so."""
+    (tmp_path / "my_nodes.py").write_text("""
+from elektronn2 import neuromancer as nm
+
+
+class Doubled(nm.Node):
+    def _make_output(self):
+        self.output = 2 * self.parent.output
+""")
+    h5save(np.full((3, 4, 5), 7, np.uint8), tmp_path / "volume.h5", "raw")
+
+    def python(code, *arguments):
+        return subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, text=True, capture_output=True)
+    python("from my_nodes import *; x = nm.Input((1, 1, 2, 2, 2), 'b,f,z,x,y'); y = Doubled(x)\n"
+           "m = nm.model_manager.getmodel(); m.designate_nodes(x, prediction_node=y); m.save('net.mdl')")
+    command = ("import sys; from elektronn2.scripts.predict import main; sys.exit(main())", "net.mdl", "volume.h5:raw",
+               "out.h5:out", "--gpu=none")
+    refused = python(*command)
+    assert refused.returncode == 2
+    assert "Unknown node class 'Doubled'. If it is a class of your own, import the file that defines it" in refused.stderr
+    assert "--nodes FILE.py" in refused.stderr and not (tmp_path / "out.h5").exists()
+    assert python(*command, "--nodes", "my_nodes.py").returncode == 0
+    np.testing.assert_allclose(h5load(tmp_path / "out.h5", "out"), np.full((1, 3, 4, 5), 14 / 255), rtol=1e-6)

@@ -288,7 +288,16 @@ def test_a_full_disk_does_not_end_training(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().err
     assert said.count("run-LAST.mdl could not be saved (OSError: No space left on device). Training goes on.") == 2
     assert "The history could not be saved (ZeroDivisionError" in said
-    full = iter([True] * 9)
+    with pytest.raises(RuntimeError, match=r"has run.*model_load_path is .*run/run-LAST.mdl"):
+        trainer.run()
+
+
+def test_a_disk_that_stays_full_fails_the_run(tmp_path, monkeypatch):
+    trainer = Trainer(ExperimentConfig(write_config(tmp_path)))
+
+    def save(path, **_):
+        raise OSError("No space left on device")
+    monkeypatch.setattr(trainer.model, "save", save)
     assert not trainer.run()
 
 
