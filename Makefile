@@ -2,9 +2,11 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test slow docs benchmarks
+.PHONY: setup demo test slow docs benchmarks
 demo: .venv/installed  ## set up, make data, train, predict, draw
 	$(BIN)/python examples/demo.py
+
+setup: .venv/installed  ## set up only
 
 test: .venv/installed  ## set up, pass the tests
 	$(BIN)/ruff check .
