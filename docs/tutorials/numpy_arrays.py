@@ -156,8 +156,9 @@ model.save(out / "denoise.mdl")
 #
 # A file that was saved with ``optimiser_state=True`` goes on as if nothing had happened: the model tells how many updates it
 # has made, so the next batches and the learning rate are right, and its losses are those of the run without a break. (In
-# another process, ``batch`` and ``update`` are needed there as well: put them into a file that both scripts import. A file
-# without that state, such as ``denoise.mdl``, begins at update 0 with the learning rate 1.0, so set ``lr`` first.)
+# another process, the arrays, ``batch``, ``update`` and the sizes that they use are needed there as well: put them into a
+# file that both scripts import. A model saved without that state, such as ``denoise.mdl``, begins at update 0 with the
+# learning rate 1.0, so set ``lr`` first.)
 
 resumed = nm.model.modelload(out / "half.mdl")
 again = [update(resumed, step) for step in range(resumed.iterations, resumed.iterations + 5)]

@@ -9,7 +9,7 @@ tried out; and beside it a new loss.
 
 ::
 
-    python docs/tutorials/own_network.py --out own_network     # one to three minutes on two cores
+    python docs/tutorials/own_network.py --out own_network     # half a minute to three on two cores
 
 The nodes that come with the library are listed in :doc:`nodes </nodes>`; what sizes, offsets and strides are is told in
 :doc:`/geometry`.
@@ -320,7 +320,7 @@ for name, values in auc.items():
 # or, on another processor, which rounds differently, nearly so; with other seeds the order on uneven sections is the same.
 # The network with the new node does not care how bright it is. On even sections, part of what it gains is that its window
 # lets it see further: its field of view is 33 pixels instead of 19. The two remedies do not exclude each other. The price of
-# the node is time: an update takes about half as long again.
+# the node is time: an update takes nearly twice as long.
 #
 # .. image:: /images/tutorial-own-network.png
 #    :alt: A section that becomes dark towards one side, its barriers, and three predictions: without any remedy and with
@@ -331,7 +331,7 @@ for name, values in auc.items():
 
 z = 1
 panels = {"uneven section": uneven[z], "barriers": test_barrier[z], **{n: p[1][z] for n, p in predictions.items()}}
-figure = Figure((15, 3.15), layout="constrained")
+figure = Figure((15, 3.35), layout="constrained")
 for ax, (title, panel) in zip(figure.subplots(1, len(panels)), panels.items()):
     ax.imshow(panel.T, cmap="gray", vmin=0, vmax=255 if panel.dtype == np.uint8 else 1)
     ax.set_title(title)
@@ -344,8 +344,10 @@ figure.savefig(out / "own_network.png", dpi=75)
 #
 # The file holds the graph, with the names of the classes, and the weights, but not the classes themselves. Who loads it must
 # have imported them; else loading says which one is unknown. So when you are done with trying, put the two classes and their
-# functions into a file of their own, say ``my_nodes.py``, and write ``import my_nodes`` at the top of scripts and configs;
-# for the command, ``elektronn2-predict --nodes my_nodes.py ...``.
+# functions into a file of their own, say ``my_nodes.py``, with the imports that they need, and write ``import my_nodes`` at
+# the top of scripts and configs. In a shell, a volume is then predicted (:doc:`/prediction`) by::
+#
+#     elektronn2-predict --nodes my_nodes.py own_network.mdl volume.h5:raw out.h5:probs
 
 models["local contrast"].save(out / "own_network.mdl")
 again = nm.model.modelload(out / "own_network.mdl")
