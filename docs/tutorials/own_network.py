@@ -318,9 +318,9 @@ for name, values in auc.items():
 #     local contrast        0.974     0.974
 #
 # or, on another processor, which rounds differently, nearly so; with other seeds the order on uneven sections is the same.
-# The network with the new node does not care how bright it is. On even sections, part of what it gains is that its window
-# lets it see further: its field of view is 33 pixels instead of 19. The two remedies do not exclude each other. The price of
-# the node is time: an update takes nearly twice as long.
+# The network with the new node does not care how bright it is. On even sections the three are close, and which is best
+# depends on the seed. The two remedies do not exclude each other. The price of the node is time: an update takes nearly
+# twice as long.
 #
 # .. image:: /images/tutorial-own-network.png
 #    :alt: A section that becomes dark towards one side, its barriers, and three predictions: without any remedy and with

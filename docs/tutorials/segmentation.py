@@ -175,14 +175,14 @@ trainer.run()
 # longer run, with a larger ``n_steps``, pays; if only the first did, the network learns the training cubes by heart. Here
 # the second is even lower, since validation examples are not warped and their grey values are left as they are.
 #
-# To train a model further, begin a new run, with a copy of the config beside it, in which ``model_load_path`` names the
-# model of the old run, such as ``Path(__file__).with_name("RUN") / "RUN-LAST.mdl"``. Updates are counted from 0 again, and
-# so the schedule begins anew: a lower learning rate, 0.0005 say, keeps what was learnt.
-#
 # .. image:: /images/tutorial-history.png
 #    :alt: Four panels over 1500 updates. The losses of training and validation fall for about 900 updates and hardly any
 #          more after that; so do the single measurements of the errors, with validation below training; then the gain of
 #          single updates around 0, and the learning rate, which falls to 0.
+#
+# To train a model further, begin a new run, with a copy of the config beside it, in which ``model_load_path`` names the
+# model of the old run, such as ``Path(__file__).with_name("RUN") / "RUN-LAST.mdl"``. Updates are counted from 0 again, and
+# so the schedule begins anew: a lower learning rate, 0.0005 say, keeps what was learnt.
 
 history = trainer.history_tracker.history
 for row in (history[0], history[-1]):
