@@ -191,8 +191,11 @@ def test_configs_in_the_form_of_the_first_version(home, preview, export):
     config.write_text(ORIGINAL.format(preview=preview, export=export).replace("as_before", f"as_before{len(preview)}"))
     said = python(home, "-m", "elektronn2.scripts.train", "old.py", "--gpu=auto")
     assert "00002, L_m=" in said and "has no effect" not in said
-    if export == "[1]":
-        python(home, "old.py")
+
+
+def test_a_config_in_that_form_as_a_script(home):
+    (home / "script.py").write_text(ORIGINAL.format(preview="'~/neuro_data_zxy/preview_cubes.h5'", export="'1'"))
+    python(home, "script.py")
 
 
 def test_examples_say_where_data_are_missing(tmp_path):

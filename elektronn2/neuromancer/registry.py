@@ -8,9 +8,9 @@ class Registry(dict):
     Raises ValueError if another class has the name, KeyError (with a suggestion) for an unknown name.
     """
 
-    def __init__(self, kind, advice=""):
+    def __init__(self, kind, likeness=0.6, advice=""):
         super().__init__()
-        self.kind, self.advice = kind, advice
+        self.kind, self.likeness, self.advice = kind, likeness, advice
 
     def __call__(self, cls):
         known = self.setdefault(cls.__name__, cls)
@@ -23,7 +23,7 @@ class Registry(dict):
     def __missing__(self, name):
         if name in LEFT_OUT:
             raise KeyError(why_left_out(name))
-        raise KeyError(f"Unknown {self.kind} {name!r}.{suggest(name, self, 0.8)}{self.advice}")
+        raise KeyError(f"Unknown {self.kind} {name!r}.{suggest(name, self, self.likeness)}{self.advice}")
 
 
 LEFT_OUT = ("GenericInput", "SkelGetBatch", "SkelGridUpdate", "SkelLoss", "SkelLossRec", "SkelPrior")
@@ -35,5 +35,5 @@ def why_left_out(name):
             "as inputs, which can be neither differentiated nor saved. Use ApplyFunc, or a Node class of your own.")
 
 
-NODES = Registry("node class", " If it is a class of your own, import the file that defines it first (elektronn2-predict: "
-                 "--nodes FILE.py).")
+NODES = Registry("node class", 0.8, " If it is a class of your own, import the file that defines it first "
+                 "(elektronn2-predict: --nodes FILE.py).")

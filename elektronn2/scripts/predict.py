@@ -1,7 +1,6 @@
 """``elektronn2-predict``: predict a volume densely."""
 import argparse
 import logging
-import runpy
 import sys
 from pathlib import Path
 
@@ -55,7 +54,7 @@ def predict(args):
     from elektronn2 import neuromancer as nm
     from elektronn2.config import config
     from elektronn2.data.volumes import Address, open_volume
-    from elektronn2.utils.basic import atomic_write
+    from elektronn2.utils.basic import atomic_write, import_file
     from elektronn2.utils.gpu import initgpu
     if Path(args.input).suffix == ".mdl":
         raise ValueError(f"{args.input} is a model, not a volume. The order is: elektronn2-predict MODEL INPUT OUTPUT")
@@ -72,10 +71,10 @@ def predict(args):
         raise FileExistsError(f"{target} exists. Choose another file, or --overwrite.")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {target.parent} for the output.")
-    if args.nodes:
-        runpy.run_path(str(Path(args.nodes).expanduser()))  # which registers the classes
     initgpu(args.gpu)
     config.precision = args.precision
+    if args.nodes:
+        import_file(Path(args.nodes).expanduser())  # which registers the classes
     volume = open_volume(args.input)
     with atomic_write(target) as temporary:  # which fails now, not after hours, if it must
         model = load(nm, args, volume.shape[1:])

@@ -1,6 +1,5 @@
 """The trainer: model, data and hooks of one experiment, put together from its config."""
 import contextlib
-import importlib.util
 import inspect
 import logging
 import os
@@ -31,7 +30,7 @@ from elektronn2.training.schedule import Schedule
 from elektronn2.training.shell import Shell
 from elektronn2.training.trainutils import HYPER, VARIABLES
 from elektronn2.utils import plotting
-from elektronn2.utils.basic import atomic_write, out_of_memory, pretty_string_time
+from elektronn2.utils.basic import atomic_write, import_file, out_of_memory, pretty_string_time
 from elektronn2.utils.validate import suggest
 
 logger = logging.getLogger("elektronn2log")
@@ -551,9 +550,7 @@ def data_class(value):
         return getattr(elektronn2.data, value)
     path, name = value
     path = os.path.expanduser(path)
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = import_file(path)
     if not hasattr(module, name):
         raise ValueError(f"data_class: {path} defines no {name!r}.{suggest(name, dir(module))}")
     return getattr(module, name)

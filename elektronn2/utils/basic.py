@@ -1,5 +1,6 @@
-"""Small helpers: printing of numbers, atomic files, h5 in and out."""
+"""Small helpers: printing of numbers, a user's Python files, atomic files, h5 in and out."""
 import contextlib
+import importlib.util
 import os
 import tempfile
 from pathlib import Path
@@ -31,6 +32,14 @@ def pretty_string_time(t):
     if t > 4000:
         return f"t={t / 3600:.1f}h"
     return f"t={t / 60:.0f}m" if t > 300 else f"t={t:.0f}s"
+
+
+def import_file(path):
+    """The module that a Python file of the user is, executed now. Raises what executing it raises."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def out_of_memory(error):

@@ -87,11 +87,12 @@ def test_node_classes_of_ones_own(tmp_path):
     """They are in a file that is named; without it, the message says so."""
     (tmp_path / "my_nodes.py").write_text("""
 from elektronn2 import neuromancer as nm
+FACTOR = 2
 
 
 class Doubled(nm.Node):
     def _make_output(self):
-        self.output = 2 * self.parent.output
+        self.output = FACTOR * self.parent.output
 """)
     h5save(np.full((3, 4, 5), 7, np.uint8), tmp_path / "volume.h5", "raw")
 
